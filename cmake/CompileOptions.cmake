@@ -1,0 +1,20 @@
+# Language level, warnings and sanitizers for every target of the project.
+set(CMAKE_CXX_STANDARD 20)
+set(CMAKE_CXX_STANDARD_REQUIRED ON)
+set(CMAKE_CXX_EXTENSIONS OFF)
+set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
+
+add_library(moebench_options INTERFACE)
+target_compile_options(moebench_options INTERFACE -Wall -Wextra -Wconversion -Wshadow
+  # Answers are compared bit for bit between ISAs and machines: a contraction that only one of them gets would differ.
+  -ffp-contract=off)
+if(MOEBENCH_WERROR)
+  target_compile_options(moebench_options INTERFACE -Werror)
+endif()
+if(MOEBENCH_SANITIZE)
+  add_compile_options(-fsanitize=${MOEBENCH_SANITIZE} -fno-omit-frame-pointer -g)
+  add_link_options(-fsanitize=${MOEBENCH_SANITIZE})
+  if(MOEBENCH_SANITIZE MATCHES "undefined")
+    add_compile_options(-fno-sanitize-recover=all)
+  endif()
+endif()

@@ -1,0 +1,57 @@
+// One finished case as plain values: what the journal stores and every output format is made from. Knows no kernels.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace moebench {
+
+inline constexpr int kResultSchemaVersion = 1;
+
+/// Status of a case: "ok", "failed" (wrong answer, never timed), "skipped" (with reason), "error" (with reason).
+enum class Status : std::uint8_t { kOk, kFailed, kSkipped, kError };
+[[nodiscard]] const char* name_of(Status status);
+
+struct CaseResult {
+  std::string id;      ///< stable: "<model>/tp1/m4/fp8/cpu_moe_fp8" and options that differ from the default
+  std::string model;
+  std::int64_t num_experts = 0, topk = 0, hidden = 0, intermediate = 0, tp = 1, tokens = 0;
+  bool per_act_token = false, per_out_ch = false;
+  std::string scheme, kernel, kernel_detail, routing, cache;
+  bool graph = false;
+  int threads = 1;
+  std::string label, sub_label;  ///< of the timing table
+  // Timing, per call. samples_s is empty unless status is kOk.
+  std::vector<double> samples_s;
+  std::int64_t calls_per_sample = 1;
+  double median_s = 0, iqr_s = 0, ci_low_s = 0, ci_high_s = 0;
+  bool noisy = false;
+  std::string noise;
+  // Facts.
+  std::int64_t active_experts = 0, largest_group = 0, weight_bytes = 0;  ///< weight_bytes: of the active experts
+  double floor_s = 0;      ///< weight_bytes / measured read rate
+  double flops = 0;
+  double speedup = 0, speedup_low = 0, speedup_high = 0;  ///< over the baseline; 0 where there is none
+  std::string baseline;
+  // Verdict.
+  std::string verdict;     ///< "pass", "fail", "unchecked", "" where it never ran
+  std::int64_t rows_checked = 0;
+  double worst_row_error = 0, worst_bound_share = 0, format_error = 0;
+  std::vector<std::pair<std::string, double>> phases_s;
+  Status status = Status::kOk;
+  std::string reason;      ///< why skipped, failed or error: one line
+  std::string repro;       ///< one command line that runs this case again
+};
+
+/// A whole run: what `--format json` prints.
+struct RunReport {
+  std::string tool_version;
+  std::vector<std::string> argv;
+  std::vector<std::pair<std::string, std::string>> env;
+  std::vector<CaseResult> results;
+};
+
+}  // namespace moebench
