@@ -1,4 +1,5 @@
-// Owned, aligned host memory. Large buffers ask for huge pages: weights are streamed, and 4 KiB pages cost TLB misses.
+// Owned, aligned host memory. Large buffers ask for huge pages: weights are streamed, and 4 KiB
+// pages cost TLB misses.
 #pragma once
 
 #include <cstddef>
@@ -9,8 +10,8 @@
 
 namespace moebench {
 
-/// Bytes with 64-byte alignment (2 MiB and MADV_HUGEPAGE from kHugePageBytes on), zero-filled, movable, not copyable.
-/// Throws Error(kOutOfMemory) with the size when the system refuses.
+/// Bytes with 64-byte alignment (2 MiB and MADV_HUGEPAGE from kHugePageBytes on), zero-filled,
+/// movable, not copyable. Throws Error(kOutOfMemory) with the size when the system refuses.
 class Buffer {
  public:
   static constexpr std::int64_t kAlignment = 64;
@@ -52,7 +53,8 @@ class Buffer {
   std::int64_t size_ = 0;
 };
 
-/// Fault injection for tests: the n-th Buffer allocation from now on fails as if memory were out (0 switches it off).
+/// Fault injection for tests: the n-th Buffer allocation from now on fails as if memory were out (0
+/// switches it off).
 void fail_nth_allocation_for_testing(std::int64_t n);
 
 }  // namespace moebench

@@ -3,30 +3,33 @@
 
 #include <cstdint>
 #include <initializer_list>
-#include <limits>
+#include <string_view>
 #include <type_traits>
 
 #include "moebench/core/error.h"
 
 namespace moebench {
 
-/// Product of non-negative factors; throws kBadInput if it passes 2^63-1 (`what` names the quantity in the message).
+/// Product of non-negative factors; throws kBadInput if it passes 2^63-1 (`what` names the quantity
+/// in the message).
 [[nodiscard]] inline std::int64_t checked_product(std::string_view what,
                                                   std::initializer_list<std::int64_t> factors) {
   std::int64_t product = 1;
   for (const std::int64_t factor : factors) {
     if (factor < 0 || __builtin_mul_overflow(product, factor, &product)) {
-      fail(ErrorCode::kBadInput, "{}: needs {} ... bytes, more than 2^63-1; use smaller sizes", what,
+      fail(ErrorCode::kBadInput, "{}: needs {} bytes, more than 2^63-1; use smaller sizes", what,
            fmt::join(factors, "*"));
     }
   }
   return product;
 }
 
-[[nodiscard]] inline std::int64_t checked_sum(std::string_view what, std::int64_t a, std::int64_t b) {
+[[nodiscard]] inline std::int64_t checked_sum(std::string_view what, std::int64_t a,
+                                              std::int64_t b) {
   std::int64_t sum = 0;
   if (a < 0 || b < 0 || __builtin_add_overflow(a, b, &sum)) {
-    fail(ErrorCode::kBadInput, "{}: {} + {} bytes, more than 2^63-1; use smaller sizes", what, a, b);
+    fail(ErrorCode::kBadInput, "{}: {} + {} bytes, more than 2^63-1; use smaller sizes", what, a,
+         b);
   }
   return sum;
 }
@@ -42,7 +45,12 @@ template <typename To, typename From>
   return result;
 }
 
-[[nodiscard]] constexpr std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
-[[nodiscard]] constexpr std::int64_t round_up(std::int64_t a, std::int64_t b) { return ceil_div(a, b) * b; }
+/// For a >= 0, b > 0; ceil_div cannot overflow, round_up can where a is within b of 2^63-1.
+[[nodiscard]] constexpr std::int64_t ceil_div(std::int64_t a, std::int64_t b) {
+  return a / b + (a % b != 0 ? 1 : 0);
+}
+[[nodiscard]] constexpr std::int64_t round_up(std::int64_t a, std::int64_t b) {
+  return ceil_div(a, b) * b;
+}
 
 }  // namespace moebench

@@ -1,3 +1,4 @@
+// Texts for messages; the error type itself is all in its header.
 #include "moebench/core/error.h"
 
 namespace moebench {

@@ -1,5 +1,6 @@
-// The one exception type of the project and its exit codes. Thrown for bad input, a missing environment, I/O and device
-// faults; caught once per case and once in main. "This kernel cannot do this shape" is not an error but a Support.
+// The one exception type of the project and its exit codes. Thrown for bad input, a missing
+// environment, I/O and device faults; caught once per case and once in main. "This kernel cannot do
+// this shape" is not an error but a Support.
 #pragma once
 
 #include <fmt/format.h>
@@ -14,13 +15,13 @@ namespace moebench {
 
 /// What went wrong; the values are the process exit codes that docs and scripts rely on.
 enum class ErrorCode : int {
-  kCheckFailed = 1,   ///< a kernel's answer failed its check
-  kBadInput = 2,      ///< usage, flags, files, values
-  kRegression = 3,    ///< `compare` found a slower result
-  kUnavailable = 4,   ///< the asked-for backend, ISA or device is not here
-  kOutOfMemory = 5,   ///< host or device memory does not suffice
-  kIo = 6,            ///< a write failed (disk full, closed pipe); reported, never fatal to finished results
-  kInternal = 7,      ///< a broken promise of our own
+  kCheckFailed = 1,  ///< a kernel's answer failed its check
+  kBadInput = 2,     ///< usage, flags, files, values
+  kRegression = 3,   ///< `compare` found a slower result
+  kUnavailable = 4,  ///< the asked-for backend, ISA or device is not here
+  kOutOfMemory = 5,  ///< host or device memory does not suffice
+  kIo = 6,  ///< a write failed (disk full, closed pipe); reported, never fatal to finished results
+  kInternal = 7,  ///< a broken promise of our own
 };
 
 /// Message form, one line: `<file or flag>: <what is wrong, with the values>; <what to do>`.
