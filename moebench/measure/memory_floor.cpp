@@ -1,0 +1,171 @@
+// Times the loops of rate_kernels.h on all threads at once and keeps the best pass.
+#include "moebench/measure/memory_floor.h"
+
+#include <fmt/format.h>
+#include <omp.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+
+#include "moebench/core/buffer.h"
+#include "moebench/core/checked.h"
+#include "moebench/measure/fingerprint.h"
+#include "moebench/measure/rate_kernels.h"
+
+namespace moebench {
+namespace {
+
+constexpr double kReadSeconds = 0.5;  // for further passes, once each kernel has had one
+constexpr double kFlopSeconds =
+    0.06;  // a pass; long enough for the clock frequency to settle under wide vectors
+constexpr int kFlopPasses = 3;
+constexpr std::int64_t kFreeMemoryShare = 4;  // 1/4 of the available memory at most
+constexpr std::int64_t kLeastSlice = std::int64_t{1} << 20;
+
+double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+std::int64_t default_buffer_bytes() {
+  constexpr std::int64_t kLeast = std::int64_t{512} << 20;
+  constexpr std::int64_t kCacheMultiple =
+      8;  // what stays in a cache from pass to pass is then an eighth at most
+  return std::max(kLeast,
+                  kCacheMultiple * std::max<std::int64_t>(sysconf(_SC_LEVEL3_CACHE_SIZE), 0));
+}
+
+/// Memory in one slice per thread, each written first by the thread that reads it (so that it lies
+/// on its NUMA node).
+class Stream {
+ public:
+  Stream(int threads, std::int64_t bytes)
+      : threads_(threads),
+        slice_bytes_(round_up(std::max(bytes / threads, kLeastSlice), kReadSliceMultiple)),
+        buffer_(checked_product("memory rate", {slice_bytes_, threads})) {
+    constexpr std::uint64_t kSpread =
+        0x9E3779B97F4A7C15;  // odd: consecutive words differ in all bytes
+    std::uint64_t* const words = buffer_.as<std::uint64_t>().data();
+    std::uint64_t sum = 0;
+#pragma omp parallel num_threads(threads_) reduction(+ : sum)
+    {
+      const std::int64_t count = slice_bytes_ / 8;
+      for (std::int64_t slice = omp_get_thread_num(); slice < threads_;
+           slice += omp_get_num_threads()) {
+        std::uint64_t* const out = words + slice * count;
+        for (std::int64_t i = 0; i < count; ++i) {
+          out[i] = static_cast<std::uint64_t>(slice * count + i + 1) * kSpread;
+          sum += out[i];
+        }
+      }
+    }
+    expected_sum_ = sum;
+  }
+
+  [[nodiscard]] std::int64_t bytes() const { return buffer_.size(); }
+
+  /// Seconds of one pass over everything.
+  [[nodiscard]] double pass(const ReadKernel& kernel) const {
+    const std::uint64_t* const words = buffer_.as<std::uint64_t>().data();
+    std::uint64_t sum = 0;
+    const auto start = std::chrono::steady_clock::now();
+#pragma omp parallel num_threads(threads_) reduction(+ : sum)
+    for (std::int64_t slice = omp_get_thread_num(); slice < threads_;
+         slice += omp_get_num_threads()) {
+      sum += kernel.sum(words + slice * (slice_bytes_ / 8), slice_bytes_);
+    }
+    const double seconds = seconds_since(start);
+    if (sum != expected_sum_) {
+      fail(ErrorCode::kInternal,
+           "memory rate: {} with {} streams read a sum of {:#x}, not {:#x}; suspect the memory",
+           kernel.isa, kernel.streams, sum, expected_sum_);
+    }
+    return seconds;
+  }
+
+ private:
+  int threads_;
+  std::int64_t slice_bytes_;
+  Buffer buffer_;
+  std::uint64_t expected_sum_ = 0;
+};
+
+void measure_reading(MachineRates& rates, std::int64_t buffer_bytes) {
+  const Stream stream(rates.threads,
+                      std::min(buffer_bytes, available_memory_bytes() / kFreeMemoryShare));
+  rates.buffer_bytes = stream.bytes();
+  const std::vector<ReadKernel> kernels = read_kernels();
+  const auto start = std::chrono::steady_clock::now();
+  std::vector<double> best(kernels.size());
+  for (std::size_t k = 0; k < kernels.size(); ++k) best[k] = stream.pass(kernels[k]);
+  // The rest of the time goes to the faster half: a slower one does not become the best.
+  std::vector<std::size_t> order(kernels.size());
+  for (std::size_t k = 0; k < order.size(); ++k) order[k] = k;
+  std::sort(order.begin(), order.end(),
+            [&](std::size_t a, std::size_t b) { return best[a] < best[b]; });
+  order.resize((order.size() + 1) / 2);
+  std::size_t turn = 0;
+  do {
+    const std::size_t k = order[turn++ % order.size()];
+    best[k] = std::min(best[k], stream.pass(kernels[k]));
+  } while (seconds_since(start) < kReadSeconds);
+  const auto fastest =
+      static_cast<std::size_t>(std::min_element(best.begin(), best.end()) - best.begin());
+  rates.read_bytes_per_s = static_cast<double>(stream.bytes()) / best[fastest];
+  rates.read_kind = fmt::format("{}, {} stream{} a thread", kernels[fastest].isa,
+                                kernels[fastest].streams, kernels[fastest].streams == 1 ? "" : "s");
+}
+
+double flops_per_s(const FlopKernel& kernel, int threads) {
+  std::atomic<float> kept{0.0F};  // the outcome must be used, or the work is not done
+  const auto run = [&](std::int64_t steps) {
+    const auto start = std::chrono::steady_clock::now();
+#pragma omp parallel num_threads(threads)
+    kept.store(kernel.run(steps), std::memory_order_relaxed);
+    return seconds_since(start);
+  };
+  constexpr std::int64_t kFirstSteps = 20'000;
+  std::int64_t steps = kFirstSteps;
+  double seconds = run(steps);
+  while (seconds < kFlopSeconds / 8) {
+    steps *= 4;
+    seconds = run(steps);
+  }
+  steps =
+      static_cast<std::int64_t>(static_cast<double>(steps) * std::max(kFlopSeconds / seconds, 1.0));
+  double best = run(steps);
+  for (int pass = 1; pass < kFlopPasses; ++pass) best = std::min(best, run(steps));
+  return static_cast<double>(steps) * static_cast<double>(kernel.flops_per_step) * threads / best;
+}
+
+/// The widest form of each kind is the first that flop_kernels() names.
+void measure_multiply_add(MachineRates& rates) {
+  for (const FlopKernel& kernel : flop_kernels()) {
+    double& rate = kernel.bf16 ? rates.bf16_flops_per_s : rates.fp32_flops_per_s;
+    if (rate > 0.0) continue;
+    rate = flops_per_s(kernel, rates.threads);
+    if (rate > rates.flops_per_s) {
+      rates.flops_per_s = rate;
+      rates.flops_kind =
+          fmt::format("{}, {}", kernel.bf16 ? "bf16 dot" : "fp32 multiply-add", kernel.isa);
+    }
+  }
+}
+
+}  // namespace
+
+MachineRates measure_machine_rates(int threads, std::int64_t buffer_bytes) {
+  MachineRates rates;
+  rates.threads = threads > 0 ? threads : allowed_cpus();
+  measure_reading(rates, buffer_bytes > 0 ? buffer_bytes : default_buffer_bytes());
+  measure_multiply_add(rates);
+  return rates;
+}
+
+double memory_floor_s(std::int64_t weight_bytes, const MachineRates& rates) {
+  return rates.read_bytes_per_s > 0.0 ? static_cast<double>(weight_bytes) / rates.read_bytes_per_s
+                                      : 0.0;
+}
+
+}  // namespace moebench
