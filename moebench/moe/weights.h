@@ -4,7 +4,7 @@
 
 #include <cstdint>
 #include <functional>
-#include <optional>
+#include <span>
 
 #include "moebench/moe/layer.h"
 
@@ -25,7 +25,8 @@ struct ExpertWeightsView {
 [[nodiscard]] ExpertWeightsView view(const ExpertWeights& weights);
 [[nodiscard]] ExpertWeights make_expert_weights(const MoeShape& shape, WeightFormat format);  ///< allocated, unset
 
-/// Calls `use` with expert `e`'s weights; the view is valid during the call only. Safe to call from several threads.
+/// with_expert calls `use` with one expert's weights; the view is valid during the call only. Safe to call from several
+/// threads. A generated source keeps one expert's buffer per thread that called it at the same time.
 using WithExpert = std::function<void(const ExpertWeightsView&)>;
 struct WeightSource {
   MoeShape shape;
@@ -43,13 +44,15 @@ inline constexpr float kWeightStep = 0x1p-13F;
 void synthetic_weight_row(std::uint64_t seed, std::int64_t expert, bool down, std::int64_t row, std::int64_t cols, float* out);
 
 /// Fills `out` (made by make_expert_weights) with expert `expert` of seed `seed`: each of w1 and w2 with its own amax,
-/// found in a first pass over the same values. `scratch`-free: rows are generated twice, never stored.
+/// found in a first pass over the same values: rows are generated twice, never stored. (fp8-block: once per block.)
+/// Uses all OpenMP threads, or only the calling one inside a parallel region.
 void quantize_synthetic_expert(std::uint64_t seed, const MoeShape& shape, std::int64_t expert, ExpertWeights& out);
 
 /// The synthetic layer of `seed` as a source. Per-expert amax values are remembered after first use (thread-safe).
 [[nodiscard]] WeightSource synthetic_weights(std::uint64_t seed, const MoeShape& shape, WeightFormat format);
 
-/// Small-integer weights with power-of-two scales: with exact_tokens() every stage is exact whatever the summation order.
+/// Small-integer weights with power-of-two scales: with exact_tokens() every stage is exact whatever the summation order
+/// (the argument stands in exact.cpp). Needs hidden >= 2.
 [[nodiscard]] WeightSource exact_weights(std::uint64_t seed, const MoeShape& shape, WeightFormat format);
 
 /// Canonical weights that somebody holds for all experts (index = expert); not copied, must outlive the source.
