@@ -21,7 +21,7 @@ struct ModelPreset {
   std::string_view note;           ///< printed on stderr when the model is run; empty for none
 };
 [[nodiscard]] std::span<const ModelPreset> model_presets();
-/// Exact name, case-insensitive. Throws kBadInput with the closest names.
+/// The whole name, case ignored. Throws kBadInput with the closest names.
 [[nodiscard]] const ModelPreset& find_model(std::string_view name);
 /// The kernels compute silu-gated layers; others are listed, and skipped with this reason.
 [[nodiscard]] Support computable(const ModelPreset& preset);
