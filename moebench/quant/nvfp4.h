@@ -7,26 +7,11 @@
 #include <string_view>
 
 #include "moebench/core/buffer.h"
+#include "moebench/quant/scale_layout.h"
 
 namespace moebench {
 
 inline constexpr std::int64_t kNvfp4BlockSize = 16;  ///< columns that share one E4M3 scale
-
-/// Where the scale of (row, group) lies.
-enum class ScaleLayout : std::uint8_t {
-  kLinear,           ///< [rows, cols/16]
-  kSwizzled128x4,    ///< [ceil(rows/128)][ceil(groups/4)][32][4][4] bytes: the block-scaled MMA's operand order
-};
-
-/// Bytes of the scales of a [rows, cols] matrix (padding of the swizzled form included).
-[[nodiscard]] std::int64_t nvfp4_scale_bytes(std::int64_t rows, std::int64_t cols, ScaleLayout layout);
-/// Offset of the scale of (row, group) in the swizzled form; `groups` = cols/16.
-[[nodiscard]] std::int64_t swizzled_scale_offset(std::int64_t row, std::int64_t group, std::int64_t groups);
-/// linear [rows, groups] -> swizzled; every padding byte is written as zero (NaN bugs elsewhere come from not doing so).
-void swizzle_scales(std::span<const std::uint8_t> linear, std::int64_t rows, std::int64_t groups,
-                    std::span<std::uint8_t> swizzled);
-void unswizzle_scales(std::span<const std::uint8_t> swizzled, std::int64_t rows, std::int64_t groups,
-                      std::span<std::uint8_t> linear);
 
 /// payload [rows, cols/2], even column in the low nibble; value = e2m1 * e4m3(scale) / global_scale.
 struct Nvfp4Matrix {
