@@ -88,8 +88,6 @@ std::string architecture() {
   return uname(&names) == 0 ? names.machine : kUnknown;
 }
 
-std::string known_bytes(std::int64_t bytes) { return bytes > 0 ? std::to_string(bytes) : kUnknown; }
-
 void add_cpu(Fingerprint& out) {
   const auto cpu = read_key_values("/proc/cpuinfo", ':');
   const std::optional<double> quota = read_cpu_quota("");
@@ -114,8 +112,9 @@ void add_cpu(Fingerprint& out) {
 
 void add_memory(Fingerprint& out) {
   const MemoryLimits limits = read_memory_limits("");
-  out.emplace_back("memory.total_bytes", known_bytes(limits.total_bytes));
-  out.emplace_back("memory.available_bytes", known_bytes(limits.available_bytes));
+  out.emplace_back("memory.total_bytes",
+                   limits.total_bytes > 0 ? std::to_string(limits.total_bytes) : kUnknown);
+  out.emplace_back("memory.available_bytes", std::to_string(available_memory_bytes()));
   out.emplace_back("memory.cgroup_limit_bytes",
                    limits.cgroup_limit_bytes ? std::to_string(*limits.cgroup_limit_bytes) : kNone);
   out.emplace_back(
@@ -148,7 +147,12 @@ Fingerprint fingerprint() {
   return out;
 }
 
-std::int64_t available_memory_bytes() { return read_memory_limits("").available_bytes; }
+std::int64_t available_memory_bytes() {
+  const MemoryLimits limits = read_memory_limits("");
+  if (limits.available_bytes) return *limits.available_bytes;
+  return std::int64_t{sysconf(_SC_AVPHYS_PAGES)} *
+         sysconf(_SC_PAGESIZE);  // no /proc: free pages, a low estimate
+}
 
 int allowed_cpus() {
   cpu_set_t allowed;

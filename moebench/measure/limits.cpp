@@ -124,15 +124,16 @@ void apply_memory_group(const std::string& folder, const MemoryFiles& files, Mem
       cache == stat.end() ? 0 : leading_number(cache->second).value_or(0);
   const std::int64_t room =
       std::max<std::int64_t>(*limit - std::max<std::int64_t>(usage - reclaimable, 0), 0);
-  limits.available_bytes =
-      limits.available_bytes > 0 ? std::min(limits.available_bytes, room) : room;
+  limits.available_bytes = std::min(limits.available_bytes.value_or(room), room);
 }
 
-std::int64_t meminfo_bytes(const std::map<std::string, std::string>& meminfo,
-                           const std::string& key) {
+std::optional<std::int64_t> meminfo_bytes(const std::map<std::string, std::string>& meminfo,
+                                          const std::string& key) {
   const auto found = meminfo.find(key);
-  const std::int64_t kib = found == meminfo.end() ? 0 : leading_number(found->second).value_or(0);
-  return std::min(kib, std::numeric_limits<std::int64_t>::max() / kKib) * kKib;
+  const std::optional<std::int64_t> kib =
+      found == meminfo.end() ? std::nullopt : leading_number(found->second);
+  if (!kib || *kib > std::numeric_limits<std::int64_t>::max() / kKib) return std::nullopt;
+  return *kib * kKib;
 }
 
 }  // namespace
@@ -172,7 +173,7 @@ std::optional<std::int64_t> leading_number(std::string_view text) {
 MemoryLimits read_memory_limits(const std::string& root) {
   const auto meminfo = read_key_values(root + "/proc/meminfo", ':');
   MemoryLimits limits;
-  limits.total_bytes = meminfo_bytes(meminfo, "MemTotal");
+  limits.total_bytes = meminfo_bytes(meminfo, "MemTotal").value_or(0);
   limits.available_bytes = meminfo_bytes(meminfo, "MemAvailable");
   for (const MemoryFiles& files : kMemoryFiles) {
     for (const std::string& folder : group_folders(root, files.controller))

@@ -13,10 +13,10 @@ namespace moebench {
 
 struct MemoryLimits {
   std::int64_t total_bytes = 0;  ///< MemTotal; 0 if unknown
-  std::int64_t available_bytes =
-      0;  ///< what this process may still take, cgroups included; 0 if unknown
-  std::optional<std::int64_t>
-      cgroup_limit_bytes;  ///< the tightest limit on the way to the root that is below total_bytes
+  /// What this process may still take, cgroups included.
+  std::optional<std::int64_t> available_bytes;
+  /// The tightest limit on the way to the root that is below total_bytes.
+  std::optional<std::int64_t> cgroup_limit_bytes;
 };
 /// `root` is put before every path: "" for this system, a folder with a made-up /proc and /sys in
 /// tests.

@@ -3,7 +3,6 @@
 
 #include <fmt/format.h>
 #include <omp.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
@@ -28,12 +27,9 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
-std::int64_t default_buffer_bytes() {
-  constexpr std::int64_t kLeast = std::int64_t{512} << 20;
-  constexpr std::int64_t kCacheMultiple =
-      8;  // what stays in a cache from pass to pass is then an eighth at most
-  return std::max(kLeast,
-                  kCacheMultiple * std::max<std::int64_t>(sysconf(_SC_LEVEL3_CACHE_SIZE), 0));
+std::int64_t default_buffer_bytes(int threads) {
+  constexpr std::int64_t kMib = std::int64_t{1} << 20;
+  return std::max(512 * kMib, 32 * kMib * threads);
 }
 
 /// Memory in one slice per thread, each written first by the thread that reads it (so that it lies
@@ -158,7 +154,7 @@ void measure_multiply_add(MachineRates& rates) {
 MachineRates measure_machine_rates(int threads, std::int64_t buffer_bytes) {
   MachineRates rates;
   rates.threads = threads > 0 ? threads : allowed_cpus();
-  measure_reading(rates, buffer_bytes > 0 ? buffer_bytes : default_buffer_bytes());
+  measure_reading(rates, buffer_bytes > 0 ? buffer_bytes : default_buffer_bytes(rates.threads));
   measure_multiply_add(rates);
   return rates;
 }
