@@ -8,7 +8,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-checks build bench test asan tsan clang portable format format-check tidy edges install clean
+.PHONY: help setup setup-checks build bench test asan tsan clang clang-build portable format format-check tidy edges install clean
 
 ARGS ?=
 TEST_ARGS ?=
@@ -48,6 +48,9 @@ test: setup
 
 asan portable: setup
 	$(call test_preset,$@)
+
+clang-build: setup-checks
+	$(call build_preset,clang)
 
 tsan clang: setup-checks
 	$(call test_preset,$@)
