@@ -1,4 +1,5 @@
-// FP8 (E4M3) matrices with per-tensor, per-row or block scales. The canonical host form; backends repack from it.
+// FP8 (E4M3) matrices with per-tensor, per-row or block scales. The canonical host form; backends
+// repack from it.
 #pragma once
 
 #include <cstdint>
@@ -18,8 +19,10 @@ enum class Fp8Scaling : std::uint8_t {
   kBlock128x128,  ///< [ceil(rows/128), ceil(cols/128)]: DeepSeek's weights
   kBlock1x128,    ///< [rows, ceil(cols/128)]: DeepSeek's activations
 };
-[[nodiscard]] std::int64_t fp8_scale_count(std::int64_t rows, std::int64_t cols, Fp8Scaling scaling);
-[[nodiscard]] std::int64_t fp8_scale_index(std::int64_t row, std::int64_t col, std::int64_t cols, Fp8Scaling scaling);
+[[nodiscard]] std::int64_t fp8_scale_count(std::int64_t rows, std::int64_t cols,
+                                           Fp8Scaling scaling);
+[[nodiscard]] std::int64_t fp8_scale_index(std::int64_t row, std::int64_t col, std::int64_t cols,
+                                           Fp8Scaling scaling);
 
 /// payload [rows, cols] E4M3; value = e4m3 * scale (a multiplier: amax/448; 1 where amax is 0).
 struct Fp8Matrix {
@@ -44,7 +47,8 @@ struct Fp8View {
 /// amax/448; 1 for amax 0. Throws kBadInput for NaN, infinite or negative amax.
 [[nodiscard]] float fp8_scale(float amax);
 
-/// q = e4m3(x / scale), IEEE division. The scalar form is the truth; the plain name gives the same bits, faster.
+/// q = e4m3(x / scale), IEEE division. The scalar form is the truth; the plain name gives the same
+/// bits, faster.
 void quantize_fp8_row_scalar(const float* x, std::int64_t cols, float scale, std::uint8_t* payload);
 void quantize_fp8_row(const float* x, std::int64_t cols, float scale, std::uint8_t* payload);
 
@@ -52,9 +56,11 @@ void quantize_fp8_row(const float* x, std::int64_t cols, float scale, std::uint8
 [[nodiscard]] float amax_of(std::span<const float> x);
 
 /// Whole matrix. Throws kBadInput with count and first coordinate if x has NaN or infinities.
-[[nodiscard]] Fp8Matrix quantize_fp8(std::span<const float> x, std::int64_t rows, std::int64_t cols, Fp8Scaling scaling);
+[[nodiscard]] Fp8Matrix quantize_fp8(std::span<const float> x, std::int64_t rows, std::int64_t cols,
+                                     Fp8Scaling scaling);
 
-/// Throws kBadInput (count, first coordinate) for NaN payloads and for scales that are NaN, infinite or not positive.
+/// Throws kBadInput (count, first coordinate) for NaN payloads and for scales that are NaN,
+/// infinite or not positive.
 void validate_fp8(const Fp8View& matrix, std::string_view name);
 
 }  // namespace moebench

@@ -1,5 +1,6 @@
-// NVFP4: E2M1 values, one E4M3 scale per 16 consecutive columns, one FP32 global scale per matrix (per expert).
-// The canonical host form of a quantised matrix; backends repack from it. Formulas: docs/NUMERICS.md.
+// NVFP4: E2M1 values, one E4M3 scale per 16 consecutive columns, one FP32 global scale per matrix
+// (per expert). The canonical host form of a quantised matrix; backends repack from it. Formulas:
+// docs/NUMERICS.md.
 #pragma once
 
 #include <cstdint>
@@ -13,7 +14,8 @@ namespace moebench {
 
 inline constexpr std::int64_t kNvfp4BlockSize = 16;  ///< columns that share one E4M3 scale
 
-/// payload [rows, cols/2], even column in the low nibble; value = e2m1 * e4m3(scale) / global_scale.
+/// payload [rows, cols/2], even column in the low nibble; value = e2m1 * e4m3(scale) /
+/// global_scale.
 struct Nvfp4Matrix {
   std::int64_t rows = 0;
   std::int64_t cols = 0;  ///< multiple of 16
@@ -33,7 +35,8 @@ struct Nvfp4View {
 };
 [[nodiscard]] Nvfp4View view(const Nvfp4Matrix& matrix);  ///< needs kLinear
 
-/// Allocates an unset [rows, cols] matrix. Throws kBadInput if cols is no multiple of 16 or a size is not positive.
+/// Allocates an unset [rows, cols] matrix. Throws kBadInput if cols is no multiple of 16 or a size
+/// is not positive.
 [[nodiscard]] Nvfp4Matrix make_nvfp4_matrix(std::int64_t rows, std::int64_t cols,
                                             ScaleLayout layout = ScaleLayout::kLinear);
 
@@ -41,23 +44,29 @@ struct Nvfp4View {
 [[nodiscard]] float nvfp4_global_scale(float amax);
 
 /// Quantises `cols` consecutive values (multiple of 16) of one row:
-///   sf = e4m3(gs * (amax_block / 6)),  q = e2m1(x * (sf == 0 ? 0 : gs / float(sf)))   (IEEE division, in this order)
-/// to payload [cols/2] and scales [cols/16]. The scalar form is the truth; the plain name picks the fastest vector form
-/// that this CPU has and gives the same bits for every input, NaN and infinities included.
-void quantize_nvfp4_row_scalar(const float* x, std::int64_t cols, float global_scale, std::uint8_t* payload,
-                               std::uint8_t* scales);
-void quantize_nvfp4_row(const float* x, std::int64_t cols, float global_scale, std::uint8_t* payload,
-                        std::uint8_t* scales);
+///   sf = e4m3(gs * (amax_block / 6)),  q = e2m1(x * (sf == 0 ? 0 : gs / float(sf)))   (IEEE
+///   division, in this order)
+/// to payload [cols/2] and scales [cols/16]. The scalar form is the truth; the plain name picks the
+/// fastest vector form that this CPU has and gives the same bits for every input, NaN and
+/// infinities included.
+void quantize_nvfp4_row_scalar(const float* x, std::int64_t cols, float global_scale,
+                               std::uint8_t* payload, std::uint8_t* scales);
+void quantize_nvfp4_row(const float* x, std::int64_t cols, float global_scale,
+                        std::uint8_t* payload, std::uint8_t* scales);
 
-/// Whole matrix, global scale from its amax. Throws kBadInput with count and first coordinate if x has NaN or infinities.
-[[nodiscard]] Nvfp4Matrix quantize_nvfp4(std::span<const float> x, std::int64_t rows, std::int64_t cols,
+/// Whole matrix, global scale from its amax. Throws kBadInput with count and first coordinate if x
+/// has NaN or infinities.
+[[nodiscard]] Nvfp4Matrix quantize_nvfp4(std::span<const float> x, std::int64_t rows,
+                                         std::int64_t cols,
                                          ScaleLayout layout = ScaleLayout::kLinear);
 
-/// One row to float: e2m1 * sf (the global scale is NOT applied: the product is exact in FP16, BF16 and FP32).
+/// One row to float: e2m1 * sf (the global scale is NOT applied: the product is exact in FP16, BF16
+/// and FP32).
 void dequantize_nvfp4_row_unscaled(const Nvfp4View& matrix, std::int64_t row, float* out);
 
-/// Throws kBadInput (count, first coordinate) for NaN or negative scales, for a zero scale over a non-zero payload, and
-/// for a global scale that is 0, negative, NaN or infinite. `name` opens the message.
+/// Throws kBadInput (count, first coordinate) for NaN or negative scales, for a zero scale over a
+/// non-zero payload, and for a global scale that is 0, negative, NaN or infinite. `name` opens the
+/// message.
 void validate_nvfp4(const Nvfp4View& matrix, std::string_view name);
 
 }  // namespace moebench

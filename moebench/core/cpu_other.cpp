@@ -1,0 +1,8 @@
+// Stand-in for cpu_x86.cpp on other processors: only the portable forms run there.
+#include "moebench/core/vector_isa.h"
+
+namespace moebench {
+
+bool cpu_has(VectorIsa isa) { return isa == VectorIsa::kPortable; }
+
+}  // namespace moebench
