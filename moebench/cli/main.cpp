@@ -1,1 +1,64 @@
-int main() { return 0; }
+// The command: parses, dispatches, and turns what nobody else could handle into one line and an
+// exit code.
+#include <exception>
+#include <new>
+#include <string>
+#include <vector>
+
+#include "moebench/cli/check.h"
+#include "moebench/cli/console.h"
+#include "moebench/cli/list.h"
+#include "moebench/cli/options.h"
+#include "moebench/cli/run.h"
+#include "moebench/cli/signals.h"
+#include "moebench/core/error.h"
+
+namespace {
+
+using namespace moebench;
+using namespace moebench::cli;
+
+int dispatch(const std::vector<std::string>& argv) {
+  const Invocation invocation = parse_command_line({argv.begin() + 1, argv.end()});
+  Console console(invocation.run.verbosity, invocation.run.color);
+  switch (invocation.command) {
+    case Command::kPrint:
+      console.out(invocation.text);
+      return 0;
+    case Command::kList:
+      return list(invocation, console);
+    case Command::kEnv:
+      return env(invocation, console);
+    case Command::kCheck:
+      return check(invocation, console);
+    case Command::kRun:
+      return run(invocation.run, argv, console);
+  }
+  return 0;
+}
+
+int report(int exit_code, const std::string& message) {
+  Console(Verbosity::kNormal, ColorMode::kNever).error(message);
+  return exit_code;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  open_standard_descriptors();
+  install_signal_handlers();
+  try {
+    std::vector<std::string> words(argv, argv + argc);
+    if (words.empty()) words.emplace_back("moebench");
+    return dispatch(words);
+  } catch (const Error& error) {
+    return report(error.exit_code(), error.what());
+  } catch (const Interrupted&) {
+    return signal_exit_code();
+  } catch (const std::bad_alloc&) {
+    return report(static_cast<int>(ErrorCode::kOutOfMemory),
+                  "host memory ran out; use smaller sizes");
+  } catch (const std::exception& unexpected) {
+    return report(static_cast<int>(ErrorCode::kInternal), printable(unexpected.what()));
+  }
+}

@@ -1,0 +1,437 @@
+#include "moebench/cli/run.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <map>
+#include <optional>
+#include <set>
+#include <unordered_map>
+#include <utility>
+
+#include "moebench/cli/dry_run.h"
+#include "moebench/cli/layer_bench.h"
+#include "moebench/cli/machine.h"
+#include "moebench/cli/memory.h"
+#include "moebench/cli/output.h"
+#include "moebench/cli/plan.h"
+#include "moebench/cli/progress.h"
+#include "moebench/cli/signals.h"
+#include "moebench/core/error.h"
+#include "moebench/measure/fingerprint.h"
+#include "moebench/report/journal.h"
+#include "moebench/report/writers.h"
+
+namespace moebench::cli {
+namespace {
+
+/// What the exit code is made of.
+struct Tally {
+  std::int64_t ok = 0, failed = 0, skipped = 0, errors = 0;
+  bool memory_refused = false;
+  int error_exit = 0;  ///< of the first error
+};
+
+int exit_code_of(ErrorCode code) {
+  const int value = static_cast<int>(code);
+  return code == ErrorCode::kInternal || code == ErrorCode::kIo ? 1 : value;
+}
+
+class Run {
+ public:
+  Run(const RunOptions& options, const std::vector<std::string>& argv, Console& console)
+      : options_(options),
+        argv_(argv),
+        console_(console),
+        files_(choose_files(options)),
+        machine_(open_machine(options)),
+        plan_(make_plan(options, machine_.kernels)) {}
+
+  int execute();
+
+ private:
+  using Columns = std::vector<std::size_t>;
+
+  void say_notes();
+  void validate_trace() const;
+  void read_resumed();
+  void print_header();
+  [[nodiscard]] double total_work() const;
+
+  void run_layer(const Layer& layer);
+  [[nodiscard]] std::vector<Columns> admit(const Layer& layer, const LayerMemory& memory,
+                                           const MemoryDecision& decision);
+  [[nodiscard]] std::vector<Columns> of_formats(const Layer& layer, std::vector<Columns> columns,
+                                                const std::vector<WeightFormat>& formats) const;
+  [[nodiscard]] std::vector<WeightFormat> used_formats(const Layer& layer,
+                                                       const std::vector<Columns>& work) const;
+
+  [[nodiscard]] bool take_resumed(std::size_t comparison, std::size_t column);
+  void skip(std::size_t comparison, std::size_t column, const std::string& reason);
+  void record(std::size_t comparison, Outcome outcome);
+  void keep(std::size_t comparison, const Columns& columns);
+  void add_speedup(std::size_t comparison, CaseResult& result) const;
+
+  [[nodiscard]] RunReport report() const;
+  void finish(const RunReport& report);
+  [[nodiscard]] int exit_code();
+
+  [[nodiscard]] WeightFormat format_of(std::size_t comparison, std::size_t column) const {
+    return weight_format(scheme_config(plan_.comparisons[comparison], plan_.columns[column]));
+  }
+  [[nodiscard]] std::size_t case_index(std::size_t comparison, std::size_t column) const {
+    return comparison * plan_.columns.size() + column;
+  }
+  /// The seed's lines: on stdout where that carries the table, else on stderr.
+  void say(const std::string& text) {
+    options_.format == Format::kTable ? console_.out(text) : console_.aside(text);
+  }
+  void stop_if_nobody_listens() {
+    if (console_.stdout_state() != StdoutState::kOpen && files_.journal.empty()) request_stop();
+  }
+  const MachineRates& rates();
+
+  const RunOptions& options_;
+  const std::vector<std::string>& argv_;
+  Console& console_;
+  Files files_;
+  Machine machine_;
+  Plan plan_;
+  Journal journal_;
+  std::unordered_map<std::string, CaseResult> resumed_;
+  std::map<std::size_t, CaseResult> results_;  // by case index: the plan's order
+  std::optional<MachineRates> rates_;
+  std::unique_ptr<Progress> progress_;
+  Tally tally_;
+  bool output_lost_ = false;  ///< stdout, --out or the journal could not be written
+};
+
+void Run::say_notes() {
+  for (const std::string& note : machine_.notes) console_.note(note);
+  for (const std::string& note : plan_.notes) console_.note(note);
+  console_.detail(fmt::format("backend {} ({}), {} threads", machine_.chosen.name,
+                              machine_.chosen.detail, thread_count(options_)));
+  if (options_.check.kind == CheckSpec::Kind::kOff) {
+    console_.warn("--check off: answers are looked at for NaN and unwritten elements only");
+  }
+}
+
+/// A trace is a file like any other input: all that will be read of it is read before anything is
+/// built.
+void Run::validate_trace() const {
+  if (options_.routing.kind != RoutingSpec::Kind::kTrace) return;
+  const std::int64_t tokens =
+      *std::max_element(options_.batch_sizes.begin(), options_.batch_sizes.end());
+  std::set<std::pair<std::int64_t, std::int64_t>> seen;
+  for (const Layer& layer : plan_.layers) {
+    if (!seen.insert({layer.shape.num_experts, layer.shape.topk}).second) continue;
+    (void)make_routing(options_.routing, options_.seed, tokens, layer.shape.num_experts,
+                       layer.shape.topk, layer.renormalize);
+  }
+}
+
+void Run::read_resumed() {
+  if (options_.resume.empty()) return;
+  JournalContent content = read_journal(options_.resume);
+  if (!content.warning.empty()) {
+    console_.warn(fmt::format("{}: {}", printable(options_.resume), content.warning));
+  }
+  for (CaseResult& result : content.results) {
+    // An error may have been the moment's; a verdict stays.
+    if (result.status == Status::kOk || result.status == Status::kFailed) {
+      std::string id = result.id;
+      resumed_.insert_or_assign(std::move(id), std::move(result));
+    }
+  }
+}
+
+void Run::print_header() {
+  std::string text = "Benchmarking models:\n";
+  std::vector<const ModelPreset*> models;
+  for (const std::string& name : options_.models) {
+    const ModelPreset* model = &find_model(name);
+    if (std::count(models.begin(), models.end(), model) == 0) models.push_back(model);
+  }
+  for (std::size_t i = 0; i < models.size(); ++i) {
+    text += fmt::format("[{}]  {}\n", i, models[i]->name);
+  }
+  say(text);
+}
+
+double Run::total_work() const {
+  double work = 0.0;
+  for (const Layer& layer : plan_.layers) {
+    const LayerMemory memory = layer_memory(options_, plan_, layer);
+    for (const WeightFormat format : memory.formats) work += packing_work(layer, format);
+    for (std::size_t c = 0; c < layer.comparisons; ++c) {
+      const Comparison& comparison = plan_.comparisons[layer.first_comparison + c];
+      for (const Column& column : plan_.columns) {
+        if (case_support(layer, comparison, column).ok) {
+          work += case_work(options_, layer, comparison.tokens);
+        }
+      }
+    }
+  }
+  return work;
+}
+
+int Run::execute() {
+  say_notes();
+  validate_trace();
+  if (options_.dry_run) return print_plan(options_, plan_, available_memory_bytes(), console_);
+  read_resumed();
+  if (!files_.journal.empty()) journal_ = Journal(files_.journal);
+  progress_ = std::make_unique<Progress>(console_, console_.shows_status() ? total_work() : 0.0);
+  print_header();
+  try {
+    for (const Layer& layer : plan_.layers) run_layer(layer);
+  } catch (const Interrupted&) {
+    console_.note("interrupted; what is finished follows");
+  }
+  finish(report());
+  return exit_code();
+}
+
+/// Gives every case of `layer` that will not run its result; returns the columns left to run, per
+/// comparison.
+std::vector<Run::Columns> Run::admit(const Layer& layer, const LayerMemory& memory,
+                                     const MemoryDecision& decision) {
+  std::string refused;
+  if (decision.arrangement == Arrangement::kRefused) {
+    refused = refusal(options_, plan_, layer, decision);
+    console_.error(refused);
+  }
+  std::vector<Columns> admitted(layer.comparisons);
+  for (std::size_t c = 0; c < layer.comparisons; ++c) {
+    const std::size_t comparison = layer.first_comparison + c;
+    std::string too_large = refused;
+    if (refused.empty() && !memory.working.empty() && memory.working[c] > decision.working_limit) {
+      too_large =
+          comparison_refusal(layer, plan_.comparisons[comparison], memory.working[c], decision);
+      console_.error(too_large);
+    }
+    for (std::size_t column = 0; column < plan_.columns.size(); ++column) {
+      const Support support =
+          case_support(layer, plan_.comparisons[comparison], plan_.columns[column]);
+      if (!support.ok) {
+        skip(comparison, column, support.reason);
+      } else if (!too_large.empty()) {
+        tally_.memory_refused = true;
+        skip(comparison, column, too_large);
+      } else if (!take_resumed(comparison, column)) {
+        admitted[c].push_back(column);
+      }
+    }
+  }
+  return admitted;
+}
+
+void Run::run_layer(const Layer& layer) {
+  const LayerMemory memory = layer_memory(options_, plan_, layer);
+  const MemoryDecision decision = decide(memory, available_memory_bytes());
+  console_.detail(describe_memory(layer, memory, decision));
+  const std::vector<Columns> admitted = admit(layer, memory, decision);
+
+  std::vector<std::vector<WeightFormat>> passes = {memory.formats};
+  if (decision.arrangement == Arrangement::kOneByOne) {
+    console_.note(fmt::format("{}: the weight formats do not fit at once; one after the other",
+                              layer.model->name));
+    passes.clear();
+    for (const WeightFormat format : memory.formats) passes.push_back({format});
+  }
+  const BenchContext context{options_,
+                             plan_,
+                             stop_flag(),
+                             *progress_,
+                             [this]() -> const MachineRates& { return rates(); },
+                             thread_count(options_)};
+  LayerBench bench(context, layer);
+  for (std::size_t pass = 0; pass < passes.size(); ++pass) {
+    const std::vector<Columns> work = of_formats(layer, admitted, passes[pass]);
+    bench.pack(used_formats(layer, work));
+    for (std::size_t c = 0; c < layer.comparisons; ++c) {
+      const std::size_t comparison = layer.first_comparison + c;
+      if (pass == 0)
+        say(fmt::format("Testing: {}\n", sub_label(layer, plan_.comparisons[comparison])));
+      stop_if_nobody_listens();
+      if (stop_flag().load()) throw Interrupted{};
+      if (work[c].empty()) continue;
+      for (Outcome& outcome : bench.compare(plan_.comparisons[comparison], work[c])) {
+        record(comparison, std::move(outcome));
+      }
+      keep(comparison, work[c]);
+    }
+  }
+}
+
+/// `columns` without those whose weights are in no format of `formats`.
+std::vector<Run::Columns> Run::of_formats(const Layer& layer, std::vector<Columns> columns,
+                                          const std::vector<WeightFormat>& formats) const {
+  for (std::size_t c = 0; c < layer.comparisons; ++c) {
+    std::erase_if(columns[c], [&](std::size_t column) {
+      return std::count(formats.begin(), formats.end(),
+                        format_of(layer.first_comparison + c, column)) == 0;
+    });
+  }
+  return columns;
+}
+
+std::vector<WeightFormat> Run::used_formats(const Layer& layer,
+                                            const std::vector<Columns>& work) const {
+  std::set<WeightFormat> formats;
+  for (std::size_t c = 0; c < layer.comparisons; ++c) {
+    for (const std::size_t column : work[c]) {
+      formats.insert(format_of(layer.first_comparison + c, column));
+    }
+  }
+  return {formats.begin(), formats.end()};
+}
+
+bool Run::take_resumed(std::size_t comparison, std::size_t column) {
+  if (resumed_.empty()) return false;
+  const Comparison& sizes = plan_.comparisons[comparison];
+  const auto found =
+      resumed_.find(case_id(options_, plan_.layers[sizes.layer], sizes, plan_.columns[column]));
+  if (found == resumed_.end()) return false;
+  ++(found->second.status == Status::kOk ? tally_.ok : tally_.failed);
+  results_.insert_or_assign(case_index(comparison, column), found->second);
+  return true;
+}
+
+void Run::skip(std::size_t comparison, std::size_t column, const std::string& reason) {
+  const Comparison& sizes = plan_.comparisons[comparison];
+  CaseResult result =
+      blank_result(options_, plan_.layers[sizes.layer], sizes, plan_.columns[column]);
+  result.threads = thread_count(options_);
+  result.status = Status::kSkipped;
+  result.reason = reason;
+  ++tally_.skipped;
+  results_.insert_or_assign(case_index(comparison, column), std::move(result));
+}
+
+void Run::record(std::size_t comparison, Outcome outcome) {
+  switch (outcome.result.status) {
+    case Status::kOk:
+      ++tally_.ok;
+      break;
+    case Status::kFailed:
+      ++tally_.failed;
+      console_.error(fmt::format("{}: {}; {}", outcome.result.id, outcome.result.reason,
+                                 outcome.result.repro));
+      break;
+    case Status::kError:
+      ++tally_.errors;
+      if (tally_.error_exit == 0) tally_.error_exit = exit_code_of(outcome.error);
+      console_.error(fmt::format("{}: {}", outcome.result.id, outcome.result.reason));
+      break;
+    case Status::kSkipped:
+      ++tally_.skipped;
+      break;
+  }
+  results_.insert_or_assign(case_index(comparison, outcome.column), std::move(outcome.result));
+}
+
+/// Speed-ups need all results of the comparison so far; then they are final and go to the journal.
+void Run::keep(std::size_t comparison, const Columns& columns) {
+  for (const std::size_t column : columns) {
+    CaseResult& result = results_.at(case_index(comparison, column));
+    add_speedup(comparison, result);
+    try {
+      journal_.append(result);
+    } catch (const Error& error) {
+      console_.error(error.what());
+      output_lost_ = true;
+    }
+  }
+}
+
+void Run::add_speedup(std::size_t comparison, CaseResult& result) const {
+  if (plan_.baseline < 0 || result.samples_s.empty()) return;
+  const auto column = static_cast<std::size_t>(plan_.baseline);
+  const auto found = results_.find(case_index(comparison, column));
+  if (found == results_.end() || found->second.samples_s.empty()) return;
+  const CaseResult& baseline = found->second;
+  result.baseline = baseline.kernel;
+  // A clock that saw no time pass at all gives no ratio.
+  if (!(baseline.median_s > 0.0 && result.median_s > 0.0)) return;
+  result.speedup = baseline.median_s / result.median_s;
+  if (&baseline == &result) {
+    result.speedup_low = result.speedup_high = 1.0;
+    return;
+  }
+  const auto positive = [](const std::vector<double>& samples) {
+    return std::all_of(samples.begin(), samples.end(), [](double s) { return s > 0.0; });
+  };
+  if (!positive(baseline.samples_s) || !positive(result.samples_s)) return;
+  const Interval interval = bootstrap_ratio(baseline.samples_s, result.samples_s, options_.seed);
+  result.speedup_low = interval.low;
+  result.speedup_high = interval.high;
+}
+
+const MachineRates& Run::rates() {
+  if (!rates_) {
+    progress_->begin("measuring this machine's read bandwidth", 0.0);
+    rates_ = measure_machine_rates(thread_count(options_));
+    progress_->end();
+  }
+  return *rates_;
+}
+
+RunReport Run::report() const {
+  RunReport report;
+  report.tool_version = tool_version();
+  report.argv = argv_;
+  report.env = fingerprint();
+  report.env.emplace_back("run.backend", machine_.chosen.name);
+  report.env.emplace_back("run.backend_detail", machine_.chosen.detail);
+  report.env.emplace_back("run.threads", fmt::to_string(thread_count(options_)));
+  if (rates_) {
+    report.env.emplace_back("run.read_bytes_per_s",
+                            fmt::format("{:.4g}", rates_->read_bytes_per_s));
+    report.env.emplace_back("run.flops_per_s", fmt::format("{:.4g}", rates_->flops_per_s));
+  }
+  for (const auto& [index, result] : results_) report.results.push_back(result);
+  return report;
+}
+
+void Run::finish(const RunReport& report) {
+  console_.out(render(report, options_.format, console_.colored()));
+  if (console_.stdout_state() == StdoutState::kFailed) {
+    console_.error(
+        fmt::format("stdout: not written ({}); use --out FILE", console_.stdout_error()));
+    output_lost_ = true;
+  } else if (console_.stdout_state() == StdoutState::kClosed && files_.journal.empty()) {
+    console_.error("stdout: closed before the run was over, nothing is kept; use --out FILE");
+    output_lost_ = true;
+  }
+  if (options_.out.empty()) return;
+  try {
+    write_file_atomically(options_.out, render(report, format_of_path(options_.out), false));
+    if (files_.journal_is_implied && signal_exit_code() == 0) ::unlink(files_.journal.c_str());
+  } catch (const Error& error) {
+    console_.error(
+        fmt::format("{}; finished cases are in {}", error.what(), printable(files_.journal)));
+    output_lost_ = true;
+  }
+}
+
+int Run::exit_code() {
+  if (signal_exit_code() != 0) return signal_exit_code();
+  if (tally_.failed > 0) return static_cast<int>(ErrorCode::kCheckFailed);
+  if (output_lost_) return static_cast<int>(ErrorCode::kIo);
+  if (tally_.memory_refused) return static_cast<int>(ErrorCode::kOutOfMemory);
+  if (tally_.errors > 0) return tally_.error_exit;
+  if (tally_.ok > 0) return 0;
+  console_.error(
+      fmt::format("nothing ran: {} cases skipped; the first because {}", tally_.skipped,
+                  results_.empty() ? "the plan is empty" : results_.begin()->second.reason));
+  return static_cast<int>(ErrorCode::kUnavailable);
+}
+
+}  // namespace
+
+int run(const RunOptions& options, const std::vector<std::string>& argv, Console& console) {
+  return Run(options, argv, console).execute();
+}
+
+}  // namespace moebench::cli

@@ -1,0 +1,83 @@
+// One layer on the bench: its packed weights, and the comparisons that run on them. Verifies every
+// answer before it is timed; an error in one case becomes that case's result. Decides nothing about
+// what runs, and prints nothing.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "moebench/cli/plan.h"
+#include "moebench/cli/progress.h"
+#include "moebench/measure/measure.h"
+#include "moebench/measure/memory_floor.h"
+
+namespace moebench::cli {
+
+/// What outlives the layers of a run.
+struct BenchContext {
+  const RunOptions& options;
+  const Plan& plan;
+  const StopFlag& stop;
+  Progress& progress;
+  std::function<const MachineRates&()> rates;  ///< measured at its first call
+  int threads = 1;
+};
+
+/// A finished case; `error` says what kind an error was.
+struct Outcome {
+  std::size_t column = 0;
+  CaseResult result;
+  ErrorCode error = ErrorCode::kInternal;  ///< only for Status::kError
+};
+
+class LayerBench {
+ public:
+  LayerBench(const BenchContext& context, const Layer& layer);
+  ~LayerBench();
+  LayerBench(const LayerBench&) = delete;
+  LayerBench& operator=(const LayerBench&) = delete;
+
+  /// Packs `formats`, after releasing all that is packed. A format that fails makes its cases
+  /// errors. Throws Interrupted.
+  void pack(std::span<const WeightFormat> formats);
+
+  /// Verifies the columns of `comparison` one by one, then measures those that passed together. The
+  /// columns' formats are packed. Throws Interrupted; nothing else.
+  [[nodiscard]] std::vector<Outcome> compare(const Comparison& comparison,
+                                             std::span<const std::size_t> columns);
+
+ private:
+  struct Candidate;
+  struct Input;
+
+  void make_inputs(const Comparison& comparison, std::vector<Candidate>& candidates);
+  void verify(Candidate& candidate);
+  void verify_variant(Candidate& candidate, std::size_t variant);
+  [[nodiscard]] double format_error_of(const SchemeConfig& config, const MoeProblem& problem,
+                                       const ReferenceRows& reference);
+  void measure_passed(std::vector<Candidate>& candidates);
+  void measure_together(const std::vector<Candidate*>& candidates);
+  void profile(Candidate& candidate);
+  void check_after_timing(Candidate& candidate) const;
+  void time_phases(Candidate& candidate) const;
+  [[nodiscard]] WeightSource& source(WeightFormat format);
+  [[nodiscard]] const ActivationScales& scales();
+
+  const BenchContext& context_;
+  const Layer& layer_;
+  std::map<WeightFormat, WeightSource> sources_;
+  std::map<WeightFormat, std::shared_ptr<const PackedWeights>> packed_;
+  std::map<WeightFormat, Error> pack_errors_;
+  std::unique_ptr<ActivationScales> scales_;
+  std::vector<std::pair<SchemeConfig, double>> format_errors_;
+};
+
+/// Work of a step in the units of Progress.
+[[nodiscard]] double packing_work(const Layer& layer, WeightFormat format);
+[[nodiscard]] double case_work(const RunOptions& options, const Layer& layer, std::int64_t tokens);
+
+}  // namespace moebench::cli

@@ -1,0 +1,181 @@
+#include "moebench/cli/memory.h"
+
+#include <algorithm>
+#include <limits>
+#include <numeric>
+
+#include "moebench/core/checked.h"
+
+namespace moebench::cli {
+namespace {
+
+/// The oracle keeps expected values, radii and a stage's intervals as doubles, in each of the
+/// checked rows.
+constexpr std::int64_t kOracleDoublesPerElement = 8;
+/// Threads that quantise an expert of their own while packing or judging.
+constexpr std::int64_t kExpertsInFlight = 4;
+
+std::int64_t checked_rows(const RunOptions& options, std::int64_t tokens) {
+  switch (options.check.kind) {
+    case CheckSpec::Kind::kFull:
+      return tokens;
+    case CheckSpec::Kind::kSample:
+      // The row that holds the dynamic scale's claim comes on top.
+      return std::min(tokens, options.check.sample_rows + 1);
+    case CheckSpec::Kind::kOff:
+      return 0;
+  }
+  return 0;
+}
+
+/// Everything but weights that comparing `comparison` holds at once.
+std::int64_t working_bytes(const RunOptions& options, const Plan& plan, const Layer& layer,
+                           const Comparison& comparison) {
+  const std::int64_t copies = options.cache == CacheMode::kRotate ? kRotatedCopies : 1;
+  const std::int64_t tokens = comparison.tokens;
+  const MoeShape& shape = layer.shape;
+  const std::int64_t activation = checked_product("tokens", {tokens, shape.hidden, 2});
+  // ids and weights of the routing and its logits while it is drawn.
+  const std::int64_t routing = checked_product(
+      "routing", {tokens, shape.topk + shape.num_experts, std::int64_t{sizeof(double)}});
+  const std::int64_t rows = checked_rows(options, tokens);
+  const std::int64_t oracle =
+      checked_product("check", {rows, shape.hidden + 3 * shape.intermediate * shape.topk,
+                                kOracleDoublesPerElement, std::int64_t{sizeof(double)}});
+  std::int64_t bytes = oracle;
+  for (const Column& column : plan.columns) {
+    if (!case_support(layer, comparison, column).ok) continue;
+    const std::int64_t scratch =
+        column.kernel->scratch_bytes(shape, scheme_config(comparison, column), tokens);
+    // Input, answer and the verified copy of it; scratch per prepared copy.
+    bytes = checked_sum("memory", bytes, checked_product("memory", {copies, scratch}));
+    bytes = checked_sum("memory", bytes, checked_product("memory", {copies + 2, activation}));
+    bytes = checked_sum("memory", bytes, checked_product("memory", {copies, routing}));
+  }
+  return bytes;
+}
+
+/// The columns' formats over the layer's comparisons: the two fp8 switches are all that can change
+/// them.
+std::vector<WeightFormat> needed_formats(const Plan& plan, const Layer& layer,
+                                         std::vector<std::int64_t>& weights) {
+  std::vector<WeightFormat> formats;
+  const auto add = [&](const Comparison& comparison, const Column& column) {
+    const SchemeConfig config = scheme_config(comparison, column);
+    const WeightFormat format = weight_format(config);
+    const std::int64_t bytes = column.kernel->packed_bytes(layer.shape, config);
+    const auto found = std::find(formats.begin(), formats.end(), format);
+    if (found == formats.end()) {
+      formats.push_back(format);
+      weights.push_back(bytes);
+    } else {
+      std::int64_t& known = weights[static_cast<std::size_t>(found - formats.begin())];
+      known = std::max(known, bytes);
+    }
+  };
+  std::vector<std::size_t> order(plan.columns.size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  if (plan.baseline >= 0)
+    std::rotate(order.begin(), order.begin() + plan.baseline, order.begin() + plan.baseline + 1);
+  bool seen[2][2] = {};
+  for (std::size_t c = 0; c < layer.comparisons; ++c) {
+    const Comparison& comparison = plan.comparisons[layer.first_comparison + c];
+    if (std::exchange(seen[comparison.per_act_token][comparison.per_out_ch], true)) continue;
+    for (const std::size_t column : order) {
+      if (case_support(layer, comparison, plan.columns[column]).ok) {
+        add(comparison, plan.columns[column]);
+      }
+    }
+  }
+  return formats;
+}
+
+}  // namespace
+
+LayerMemory layer_memory(const RunOptions& options, const Plan& plan, const Layer& layer) {
+  LayerMemory memory;
+  memory.formats = needed_formats(plan, layer, memory.weights);
+  if (memory.formats.empty()) return memory;
+  std::int64_t in_flight = 0;
+  for (const WeightFormat format : memory.formats) {
+    in_flight = std::max(
+        in_flight,
+        checked_product("experts", {expert_weight_bytes(layer.shape, format), kExpertsInFlight}));
+  }
+  memory.working.reserve(layer.comparisons);
+  for (std::size_t c = 0; c < layer.comparisons; ++c) {
+    const Comparison& comparison = plan.comparisons[layer.first_comparison + c];
+    memory.working.push_back(
+        checked_sum("memory", in_flight, working_bytes(options, plan, layer, comparison)));
+  }
+  return memory;
+}
+
+MemoryDecision decide(const LayerMemory& memory, std::int64_t available) {
+  MemoryDecision decision{.available = available};
+  decision.working_limit = std::numeric_limits<std::int64_t>::max();
+  if (memory.formats.empty() || memory.working.empty()) return decision;
+  const std::int64_t largest_format =
+      *std::max_element(memory.weights.begin(), memory.weights.end());
+  std::int64_t all_formats = 0;
+  for (const std::int64_t bytes : memory.weights)
+    all_formats = checked_sum("memory", all_formats, bytes);
+  const std::int64_t base = checked_sum("memory", largest_format, kMemoryReserve);
+  const std::int64_t smallest = *std::min_element(memory.working.begin(), memory.working.end());
+  if (checked_sum("memory", base, smallest) > available) {
+    decision.arrangement = Arrangement::kRefused;
+    decision.needed = base + smallest;
+    return decision;
+  }
+  decision.working_limit = available - base;
+  std::int64_t working = 0;  // of the largest comparison that can run at all
+  for (const std::int64_t bytes : memory.working) {
+    if (bytes <= decision.working_limit) working = std::max(working, bytes);
+  }
+  const std::int64_t together = checked_sum("memory", all_formats + kMemoryReserve, working);
+  decision.arrangement = together <= available ? Arrangement::kTogether : Arrangement::kOneByOne;
+  decision.needed = decision.arrangement == Arrangement::kTogether ? together : base + working;
+  return decision;
+}
+
+std::optional<std::int64_t> experts_that_fit(const RunOptions& options, const Plan& plan,
+                                             const Layer& layer, std::int64_t available) {
+  const auto fits = [&](std::int64_t experts) {
+    Layer smaller = layer;
+    smaller.shape.num_experts = experts;
+    return decide(layer_memory(options, plan, smaller), available).arrangement !=
+           Arrangement::kRefused;
+  };
+  std::int64_t low = layer.shape.topk;
+  if (!fits(low)) return std::nullopt;
+  std::int64_t high = layer.shape.num_experts;  // refused
+  while (high - low > 1) {
+    const std::int64_t middle = low + (high - low) / 2;
+    (fits(middle) ? low : high) = middle;
+  }
+  return low;
+}
+
+std::string refusal(const RunOptions& options, const Plan& plan, const Layer& layer,
+                    const MemoryDecision& decision) {
+  const std::optional<std::int64_t> experts =
+      experts_that_fit(options, plan, layer, decision.available);
+  return fmt::format("{}: needs {}, {} available; {}", layer.model->name,
+                     gigabytes(decision.needed), gigabytes(decision.available),
+                     experts ? fmt::format("--limit-num-groups {} would fit", *experts)
+                             : "not even its top-k experts would fit, use smaller --batch-sizes or "
+                               "a larger --tp-sizes");
+}
+
+std::string comparison_refusal(const Layer& layer, const Comparison& comparison,
+                               std::int64_t working, const MemoryDecision& decision) {
+  return fmt::format(
+      "{}: {} tokens need {} beside the weights, {} available; use smaller --batch-sizes",
+      layer.model->name, comparison.tokens, gigabytes(working), gigabytes(decision.working_limit));
+}
+
+std::string gigabytes(std::int64_t bytes) {
+  return fmt::format("{:.2f} GB", static_cast<double>(bytes) / 1e9);
+}
+
+}  // namespace moebench::cli

@@ -1,0 +1,83 @@
+#include "moebench/cli/output.h"
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "moebench/core/error.h"
+#include "moebench/report/table.h"
+#include "moebench/report/writers.h"
+
+namespace moebench::cli {
+namespace {
+
+std::string render_tables(const RunReport& report, bool colored) {
+  TableStyle style;
+  style.highlight_warnings = true;
+  // The question is which kernel is fastest for one batch size: colours compare within a row.
+  if (colored) style.color = TableStyle::Color::kRowwise;
+  std::string text;
+  const std::vector<TableEntry> entries = table_entries(report.results);
+  if (!entries.empty()) text = render_compare(entries, style) + "\n";
+  return text + render_facts(report.results);
+}
+
+}  // namespace
+
+std::string render(const RunReport& report, Format format, bool colored) {
+  switch (format) {
+    case Format::kTable:
+      return render_tables(report, colored);
+    case Format::kMarkdown:
+      return to_markdown(report);
+    case Format::kCsv:
+      return to_csv(report);
+    case Format::kJson:
+      return to_json(report);
+    case Format::kJsonl:
+      return to_jsonl(report);
+  }
+  fail(ErrorCode::kInternal, "output format {}", static_cast<int>(format));
+}
+
+Files choose_files(const RunOptions& options) {
+  Files files;
+  if (!options.out.empty()) check_output_path("--out", options.out);
+  files.journal = !options.journal.empty() ? options.journal : options.resume;
+  if (!files.journal.empty()) {
+    check_output_path(options.journal.empty() ? "--resume" : "--journal", files.journal);
+  } else if (!options.out.empty()) {
+    files.journal = options.out + ".journal";
+    files.journal_is_implied = true;
+    struct stat status {};
+    if (::stat(files.journal.c_str(), &status) == 0 && status.st_size > 0) {
+      fail(ErrorCode::kBadInput,
+           "--out: {} is left from an unfinished run; --resume it, or remove it",
+           printable(files.journal));
+    }
+  }
+  return files;
+}
+
+void check_output_path(const std::string& flag, const std::string& path) {
+  struct stat status {};
+  if (::stat(path.c_str(), &status) == 0) {
+    if (!S_ISREG(status.st_mode)) {
+      fail(ErrorCode::kBadInput, "{}: {} is no regular file; name a file", flag, printable(path));
+    }
+    if (::access(path.c_str(), W_OK) != 0) {
+      fail(ErrorCode::kBadInput, "{}: {} cannot be written ({}); name another file", flag,
+           printable(path), std::strerror(errno));
+    }
+  }
+  const std::size_t slash = path.rfind('/');
+  const std::string folder = slash == std::string::npos ? "." : path.substr(0, slash + 1);
+  if (::access(folder.c_str(), W_OK | X_OK) != 0) {
+    fail(ErrorCode::kBadInput, "{}: folder {} cannot be written ({}); name another file", flag,
+         printable(folder), std::strerror(errno));
+  }
+}
+
+}  // namespace moebench::cli

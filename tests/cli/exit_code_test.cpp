@@ -1,0 +1,295 @@
+// Bad input and faults, by the classes of the reliability catalogue: the right exit code, one line
+// with the value, quickly and in little memory.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "tests/cli/command.h"
+
+namespace moebench::cli {
+namespace {
+
+using testing::AllOf;
+using testing::HasSubstr;
+using testing::Not;
+
+constexpr double kSecondsForBadInput = 2.0;
+constexpr std::int64_t kBytesForBadInput = std::int64_t{256} << 20;
+
+/// One line on stderr that holds `expected`, nothing on stdout, within the limits.
+void expect_refused(const CommandResult& result, int exit_code, const std::string& expected) {
+  EXPECT_EQ(result.exit_code, exit_code) << result.err;
+  EXPECT_EQ(result.out, "");
+  EXPECT_EQ(lines_of(result.err).size(), 1U) << result.err;
+  EXPECT_THAT(result.err, HasSubstr(expected));
+  if (!kSanitized) {
+    EXPECT_LT(result.seconds, kSecondsForBadInput);
+    EXPECT_LT(result.peak_bytes, kBytesForBadInput);
+  }
+}
+
+struct BadInput {
+  const char* name;
+  std::vector<std::string> args;
+  int exit_code;
+  const char* expected;
+};
+
+class BadInputs : public testing::TestWithParam<BadInput> {};
+
+TEST_P(BadInputs, AreRefusedInOneLine) {
+  const BadInput& bad = GetParam();
+  expect_refused(run_command(bad.args), bad.exit_code, bad.expected);
+}
+
+// Class 14: top-k against the number of experts. Class 15: sizes that the format's rule refuses are
+// skipped by the plan (see SkipsWithReason). Class 16: products past 2^31, 2^32, 2^63. Class 19: a
+// forced ISA. Class 26: the command line itself.
+INSTANTIATE_TEST_SUITE_P(
+    Command, BadInputs,
+    testing::Values(
+        BadInput{"Class14FewerExpertsThanTopk", {"--limit-num-groups", "7"}, 2, "top-8"},
+        BadInput{"Class14MoreExpertsThanTheModel", {"--limit-num-groups", "257"}, 2, "256 experts"},
+        BadInput{"Class15NoTokensLeft", {"--batch-sizes", "-1"}, 2, "'-1'"},
+        BadInput{"Class16PairsPast31Bits", {"--batch-sizes", "268435456"}, 2, "needs"},
+        BadInput{"Class16TokensPast32Bits", {"--batch-sizes", "4294967296"}, 2, "needs"},
+        BadInput{"Class16BytesPast63Bits", {"--batch-sizes", "4611686018427387904"}, 2, "needs"},
+        BadInput{"Class19UnknownIsa", {"--isa", "sse9"}, 2, "sse9"},
+        BadInput{"Class26UnknownFlag", {"--batch-sise", "4"}, 2, "--batch-sizes"},
+        BadInput{"Class26MissingValue", {"--tp-sizes"}, 2, "--tp-sizes"},
+        BadInput{
+            "Class26SeedPast64Bits", {"--seed", "18446744073709551616"}, 2, "18446744073709551616"},
+        BadInput{"Class26BatchPast64Bits",
+                 {"--batch-sizes", "18446744073709551616"},
+                 2,
+                 "18446744073709551616"},
+        BadInput{"Class26DecimalComma", {"--stop", "stdrel:0,5%"}, 2, "0,5"},
+        BadInput{"Class26MillionValues", {"--batch-sizes", "1:1000000"}, 2, "100000"},
+        BadInput{"Class26UnknownCommand", {"rnu"}, 2, "did you mean run?"},
+        BadInput{"Class26UnknownModel", {"--models", "deepseek-r9"}, 2, "deepseek-r"},
+        BadInput{"UnknownBaseline", {"--baseline", "triton_moe", "--dry-run"}, 2, "triton_moe"},
+        BadInput{"CudaIsNotHere", {"--backend", "cuda"}, 4, "--backend"},
+        BadInput{"FilterLeavesNothing", {"--limit-k", "1"}, 4, "--limit-k"},
+        BadInput{"OutIsAFolder", {"--out", "/"}, 2, "--out: /"},
+        BadInput{"OutIsADevice", {"--out", "/dev/full"}, 2, "/dev/full"},
+        BadInput{"OutInNoFolder", {"--out", "/no/such/folder/r.json"}, 2, "/no/such/folder/"},
+        BadInput{"ResumeFromNothing", {"--resume", "/no/such/journal"}, 2, "/no/such/"},
+        BadInput{"TraceIsNotThere", {"--routing", "trace:/no/such/trace"}, 2, "/no/such/trace"}),
+    [](const testing::TestParamInfo<BadInput>& test) { return test.param.name; });
+
+TEST(ExitCode, AForcedIsaThatThisCpuLacksIsUnavailable) {
+  // No CPU that runs this test need lack anything: ask for each, and judge only those that are not
+  // here.
+  int missing = 0;
+  for (const char* isa : {"avx2", "avx512", "avx512_bf16"}) {
+    const CommandResult result =
+        run_command({"--dry-run", "--batch-sizes", "4", "--limit-num-groups", "8"},
+                    {.environment = {{"MOEBENCH_ISA", isa}}});
+    if (result.exit_code == 0) continue;
+    ++missing;
+    expect_refused(result, 4, isa);
+  }
+  if (missing == 0) GTEST_SKIP() << "this CPU has every ISA of the build";
+}
+
+TEST(ExitCode, TheForcedPathIsTheOneThatRuns) {
+  const CommandResult result =
+      run_command(small_run({"--batch-sizes", "1", "--schemes", "nvfp4", "-o", "jsonl"}),
+                  {.environment = {{"MOEBENCH_ISA", "portable"}}});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  const nlohmann::json line = nlohmann::json::parse(result.out);
+  EXPECT_THAT(line["kernel_detail"].get<std::string>(), HasSubstr("portable"));
+  EXPECT_THAT(line["id"].get<std::string>(), HasSubstr("isa=portable"));
+}
+
+// Class 12: no tokens, one token, all tokens to the same experts, experts without tokens.
+TEST(ExitCode, Class12ExtremeLoadsRun) {
+  const std::vector<std::vector<std::string>> loads = {
+      {"--batch-sizes", "0", "1"},
+      {"--batch-sizes", "5", "--routing", "single", "--limit-num-groups", "16"}};
+  for (const std::vector<std::string>& load : loads) {
+    std::vector<std::string> args = {"--models", "qwen3-30b-a3b",      "--stop", "count:3", "-o",
+                                     "jsonl",    "--limit-num-groups", "8"};
+    if (load.size() > 4) args.resize(args.size() - 2);
+    args.insert(args.end(), load.begin(), load.end());
+    const CommandResult result = run_command(args);
+    ASSERT_EQ(result.exit_code, 0) << result.err;
+    for (const std::string& line : lines_of(result.out))
+      EXPECT_EQ(nlohmann::json::parse(line)["status"], "ok") << line;
+  }
+}
+
+struct BadTrace {
+  const char* name;
+  const char* text;
+  const char* expected;
+};
+
+class BadTraces : public testing::TestWithParam<BadTrace> {};
+
+// Class 13: expert ids outside the layer, the same expert twice, NaN weights; class 11 for the
+// weights of the routing.
+TEST_P(BadTraces, AreRefusedBeforeAnyKernelRuns) {
+  const ScratchFolder folder;
+  const std::string trace = folder.file("trace.txt");
+  std::ofstream(trace) << GetParam().text;
+  const CommandResult result = run_command(
+      {"--models", "mixtral-8x7b", "--batch-sizes", "2", "--routing", "trace:" + trace});
+  expect_refused(result, 2, GetParam().expected);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Command, BadTraces,
+    testing::Values(BadTrace{"NegativeId", "0 1\n-1 2\n", "-1"},
+                    BadTrace{"IdIsE", "0 1\n8 2\n", "8"},
+                    BadTrace{"IdIsIntMax", "0 1\n2147483647 2\n", "2147483647"},
+                    BadTrace{"IdPastInt", "0 1\n4294967296 2\n", "4294967296"},
+                    BadTrace{"SameExpertTwice", "0 1\n3 3\n", "3"},
+                    BadTrace{"NanWeight", "0:0.5 1:0.5\n0:nan 1:0.5\n", "2"},
+                    BadTrace{"TooFewLines", "0 1\n", "trace.txt"},
+                    BadTrace{"Empty", "", "trace.txt"}, BadTrace{"NotANumber", "0 1\nx y\n", "x"}),
+    [](const testing::TestParamInfo<BadTrace>& test) { return test.param.name; });
+
+// Class 15: splits that are not whole or break the format's group rule.
+TEST(ExitCode, Class15SkipsWithReasonAndRunsTheRest) {
+  // 768/3 = 256 runs, 768/5 is not whole, 768/32 = 24 is no multiple of 16.
+  const CommandResult result = run_command(small_run(
+      {"--tp-sizes", "3", "5", "32", "--batch-sizes", "2", "--schemes", "nvfp4", "-o", "jsonl"}));
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  const std::vector<std::string> lines = lines_of(result.out);
+  ASSERT_EQ(lines.size(), 3U);
+  const std::vector<nlohmann::json> results = {nlohmann::json::parse(lines[0]),
+                                               nlohmann::json::parse(lines[1]),
+                                               nlohmann::json::parse(lines[2])};
+  EXPECT_EQ(results[0]["status"], "ok");
+  EXPECT_EQ(results[1]["status"], "skipped");
+  EXPECT_THAT(results[1]["reason"].get<std::string>(), AllOf(HasSubstr("768"), HasSubstr("5")));
+  EXPECT_EQ(results[2]["status"], "skipped");
+  EXPECT_THAT(results[2]["reason"].get<std::string>(), HasSubstr("24"));
+}
+
+TEST(ExitCode, NothingThatRunsIsFour) {
+  const CommandResult result =
+      run_command(small_run({"--tp-sizes", "5", "--batch-sizes", "2", "-q"}));
+  EXPECT_EQ(result.exit_code, 4);
+  EXPECT_THAT(result.err, AllOf(HasSubstr("nothing ran"), HasSubstr("768")));
+  EXPECT_THAT(result.out, HasSubstr("768"));
+}
+
+TEST(ExitCode, GraphsOnTheCpuAreSkipped) {
+  const CommandResult result =
+      run_command(small_run({"--graph", "on", "--batch-sizes", "2", "-q"}));
+  EXPECT_EQ(result.exit_code, 4);
+  EXPECT_THAT(result.err, HasSubstr("graph"));
+}
+
+TEST(ExitCode, ALayerThatDoesNotFitIsRefusedWithTheNumberThatWould) {
+  // 64 kimi-k2 experts of tokens by the million: more than any machine that runs this test has.
+  const CommandResult refused =
+      run_command({"--models", "kimi-k2", "--batch-sizes", "67108864", "-q"});
+  EXPECT_EQ(refused.exit_code, 5) << refused.err;
+  EXPECT_THAT(refused.err, AllOf(HasSubstr("needs"), HasSubstr("available")));
+  if (!kSanitized) {
+    EXPECT_LT(refused.seconds, kSecondsForBadInput);
+    EXPECT_LT(refused.peak_bytes, kBytesForBadInput);
+  }
+}
+
+TEST(ExitCode, TheNumberOfExpertsThatFitsDoesFit) {
+  // The largest layer that there is; skipped on a machine that holds it.
+  const std::vector<std::string> large = {"--models", "kimi-k2", "--batch-sizes", "4", "--dry-run"};
+  const CommandResult refused = run_command(large);
+  if (refused.exit_code == 0) GTEST_SKIP() << "this machine holds a whole kimi-k2 layer";
+  ASSERT_EQ(refused.exit_code, 5) << refused.err;
+  const std::string flag = "--limit-num-groups ";
+  const std::size_t at = refused.err.find(flag);
+  ASSERT_NE(at, std::string::npos) << refused.err;
+  const std::int64_t experts = std::stoll(refused.err.substr(at + flag.size()));
+  EXPECT_GE(experts, 8);
+  // Free memory moves while other programs run: a twentieth less must fit.
+  std::vector<std::string> smaller = large;
+  smaller.insert(smaller.end(), {"--limit-num-groups",
+                                 std::to_string(std::max<std::int64_t>(8, experts * 19 / 20))});
+  EXPECT_EQ(run_command(smaller).exit_code, 0);
+}
+
+// Class 21: the disk is full. Results are printed all the same, an earlier report stays whole.
+TEST(ExitCode, Class21AFullDiskCostsTheFilesOnly) {
+  const ScratchFolder folder;
+  const std::string out = folder.file("r.json");
+  std::ofstream(out) << "earlier report";
+  const CommandResult result =
+      run_command(small_run({"--batch-sizes", "1", "2", "--out", out}), {.file_size_limit = 512});
+  EXPECT_EQ(result.exit_code, 6) << result.err;
+  EXPECT_THAT(result.out, HasSubstr("Times are in"));
+  EXPECT_THAT(result.err, HasSubstr("journal"));
+  EXPECT_EQ(read_text(out), "earlier report");
+}
+
+TEST(ExitCode, Class21AFullStdoutIsReportedAndOutIsKept) {
+  const ScratchFolder folder;
+  const CommandResult result =
+      run_command(small_run({"--batch-sizes", "1", "--out", folder.file("r.json")}),
+                  {.stdout_kind = Stdout::kFull});
+  EXPECT_EQ(result.exit_code, 6) << result.err;
+  EXPECT_THAT(result.err, HasSubstr("stdout"));
+  EXPECT_EQ(nlohmann::json::parse(read_text(folder.file("r.json")))["results"].size(), 2U);
+}
+
+// Class 26: stdout closed, in each of the ways that happens.
+TEST(ExitCode, Class26AGoneReaderLosesNoResultThatIsKeptElsewhere) {
+  const ScratchFolder folder;
+  const CommandResult result =
+      run_command(small_run({"--batch-sizes", "1", "--out", folder.file("r.json")}),
+                  {.stdout_kind = Stdout::kGoneReader});
+  EXPECT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_EQ(nlohmann::json::parse(read_text(folder.file("r.json")))["results"].size(), 2U);
+}
+
+TEST(ExitCode, Class26AGoneReaderStopsARunThatNobodyWouldSee) {
+  const CommandResult result =
+      run_command(small_run({"--batch-sizes", "1:64"}), {.stdout_kind = Stdout::kGoneReader});
+  EXPECT_EQ(result.exit_code, 6) << result.err;
+  EXPECT_THAT(result.err, HasSubstr("stdout"));
+  if (!kSanitized) EXPECT_LT(result.seconds, 5.0);
+}
+
+TEST(ExitCode, Class26NoStdoutAtAllIsNoFault) {
+  const ScratchFolder folder;
+  const CommandResult result =
+      run_command(small_run({"--batch-sizes", "1", "--out", folder.file("r.json")}),
+                  {.stdout_kind = Stdout::kNone});
+  EXPECT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_EQ(nlohmann::json::parse(read_text(folder.file("r.json")))["results"].size(), 2U);
+}
+
+// Class 25: what is measured badly carries a label.
+TEST(ExitCode, Class25ASingleSampleIsLabelledNoisy) {
+  const CommandResult result =
+      run_command({"--models", "qwen3-30b-a3b", "--limit-num-groups", "8", "--batch-sizes", "1",
+                   "--schemes", "nvfp4", "--stop", "count:1", "-o", "jsonl"});
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_TRUE(nlohmann::json::parse(result.out)["noisy"].get<bool>()) << result.out;
+}
+
+TEST(ExitCode, AnUnfinishedJournalIsNotMixedWithANewRun) {
+  const ScratchFolder folder;
+  std::ofstream(folder.file("r.json.journal")) << "{}\n";
+  expect_refused(run_command(small_run({"--out", folder.file("r.json")})), 2, "r.json.journal");
+}
+
+TEST(ExitCode, HelpIsThereAtOnce) {
+  double best = 1.0;
+  for (int i = 0; i < 5; ++i) {
+    const CommandResult help = run_command({"--help"});
+    ASSERT_EQ(help.exit_code, 0);
+    ASSERT_THAT(help.out, HasSubstr("--batch-sizes"));
+    best = std::min(best, help.seconds);
+  }
+  if (!kSanitized) EXPECT_LT(best, 0.05);
+}
+
+}  // namespace
+}  // namespace moebench::cli
