@@ -65,12 +65,15 @@ double hidden_amax(std::uint64_t seed, const MoeShape& shape, std::int64_t exper
     std::vector<float> floats;
     std::vector<std::int16_t> gate, up;
   };
-  std::vector<Scratch> scratch(static_cast<std::size_t>(omp_get_max_threads()));
+  constexpr std::int64_t kWorthThreads =
+      1 << 18;  // weights; below, waking the threads costs more than it saves
+  const int threads = shape.hidden * shape.intermediate < kWorthThreads ? 1 : omp_get_max_threads();
+  std::vector<Scratch> scratch(static_cast<std::size_t>(threads));
   for (Scratch& s : scratch) {
     s = {std::vector<float>(hidden), std::vector<std::int16_t>(hidden),
          std::vector<std::int16_t>(hidden)};
   }
-#pragma omp parallel for schedule(static) reduction(max : amax)
+#pragma omp parallel for num_threads(threads) schedule(static) reduction(max : amax)
   for (std::int64_t n = 0; n < shape.intermediate; ++n) {
     Scratch& s = scratch[static_cast<std::size_t>(omp_get_thread_num())];
     integer_row(seed, Stream::kGateUp, expert, n, s.floats, s.gate);

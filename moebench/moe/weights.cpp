@@ -32,13 +32,19 @@ philox::RowKey row_key(const MatrixKey& matrix, std::int64_t row) {
 }
 
 /// Threads for the loops over one expert's rows: callers that take one expert per thread keep their
-/// threads busy themselves, a caller that asks for a single expert gets all of them.
-int row_threads() { return omp_in_parallel() != 0 ? 1 : omp_get_max_threads(); }
+/// threads busy themselves, a caller that asks for a single expert gets all of them, unless it is
+/// so small that waking them costs more.
+int row_threads(const MatrixKey& matrix) {
+  constexpr std::int64_t kWorthThreads =
+      1 << 18;  // about 0.3 ms of generating and quantising on one thread
+  const bool alone = omp_in_parallel() != 0 || matrix.rows * matrix.cols < kWorthThreads;
+  return alone ? 1 : omp_get_max_threads();
+}
 
 /// Calls `use(row, values)` for every row of the matrix. `use` must not throw.
 template <typename UseRow>
 void for_each_row(const MatrixKey& matrix, UseRow use) {
-  const int threads = row_threads();
+  const int threads = row_threads(matrix);
   const philox::Fill fill = philox::fastest_fill();
   std::vector<float> buffers(static_cast<std::size_t>(threads * matrix.cols));
 #pragma omp parallel for num_threads(threads) schedule(static)
@@ -50,7 +56,7 @@ void for_each_row(const MatrixKey& matrix, UseRow use) {
 }
 
 float amax_of_matrix(const MatrixKey& matrix) {
-  const int threads = row_threads();
+  const int threads = row_threads(matrix);
   std::vector<float> per_thread(static_cast<std::size_t>(threads), 0.0F);
   for_each_row(matrix, [&](std::int64_t, std::span<const float> values) {
     float& amax = per_thread[static_cast<std::size_t>(omp_get_thread_num())];
@@ -95,7 +101,7 @@ void quantize_fp8_blocks(const MatrixKey& matrix, Fp8Matrix& out) {
   static_assert(kFp8BlockSize % philox::kWordsPerBlock == 0);
   const std::int64_t row_blocks = ceil_div(matrix.rows, kFp8BlockSize);
   const std::int64_t col_blocks = ceil_div(matrix.cols, kFp8BlockSize);
-  const int threads = row_threads();
+  const int threads = row_threads(matrix);
   const philox::Fill fill = philox::fastest_fill();
   std::uint8_t* payload = out.payload.as<std::uint8_t>().data();
   float* scales = out.scales.as<float>().data();
