@@ -1,0 +1,159 @@
+// The second table: for each case what a kernel engineer asks after the time: how many bytes, how
+// near the floor, how much faster than the baseline and how sure, and whether the answer was right.
+#include <algorithm>
+#include <cmath>
+
+#include "moebench/core/error.h"
+#include "moebench/report/table.h"
+
+namespace moebench {
+namespace {
+
+constexpr double kGiga = 1e9;
+constexpr double kTera = 1e12;
+
+struct Column {
+  const char* header;
+  bool left;
+};
+constexpr Column kColumns[] = {
+    {"tokens", false},  {"kernel", true},    {"median", false},   {"95 % interval", false},
+    {"active", false},  {"weights", false},  {"GB/s", false},     {"floor", false},
+    {"TFLOP/s", false}, {"tokens/s", false}, {"speed-up", false}, {"verdict", true},
+};
+constexpr std::size_t kColumnCount = std::size(kColumns);
+using Cells = std::vector<std::string>;
+
+/// Three significant figures and a unit.
+std::string time_text(double seconds) {
+  if (!(seconds > 0.0)) return "0";
+  const auto with_unit = [](double value, const char* unit) {
+    const int decimals = value < 10 ? 2 : value < 100 ? 1 : 0;
+    return fmt::format("{:.{}f} {}", value, decimals, unit);
+  };
+  if (seconds < 1e-6) return with_unit(seconds * 1e9, "ns");
+  if (seconds < 1e-3) return with_unit(seconds * 1e6, "us");
+  if (seconds < 1.0) return with_unit(seconds * 1e3, "ms");
+  return with_unit(seconds, "s");
+}
+
+std::string verdict_text(const CaseResult& r) {
+  if (r.verdict != "pass" && r.verdict != "fail")
+    return r.verdict.empty() ? name_of(r.status) : r.verdict;
+  return fmt::format("{} {}/{} rows, error {:.1e}{}", r.verdict, r.rows_checked, r.tokens,
+                     r.worst_row_error, r.noisy ? ", noisy" : "");
+}
+
+Cells cells_of(const CaseResult& r) {
+  const double tokens = static_cast<double>(r.tokens);
+  const double bytes = static_cast<double>(r.weight_bytes);
+  const bool timed = r.median_s > 0.0;
+  Cells cells{fmt::format("{}", r.tokens), r.kernel};
+  cells.push_back(time_text(r.median_s));
+  cells.push_back(fmt::format("{}..{}", time_text(r.ci_low_s), time_text(r.ci_high_s)));
+  cells.push_back(fmt::format("{}/{}", r.active_experts, r.num_experts));
+  cells.push_back(fmt::format("{:.2f} GB", bytes / kGiga));
+  cells.push_back(timed ? fmt::format("{:.1f}", bytes / r.median_s / kGiga) : "");
+  cells.push_back(timed && r.floor_s > 0.0 ? fmt::format("{:.0f} %", r.floor_s / r.median_s * 100)
+                                           : "");
+  cells.push_back(timed ? fmt::format("{:.3f}", r.flops / r.median_s / kTera) : "");
+  cells.push_back(timed ? fmt::format("{:.0f}", tokens / r.median_s) : "");
+  cells.push_back(r.speedup > 0.0 ? fmt::format("{:.2f} ({:.2f}..{:.2f})", r.speedup, r.speedup_low,
+                                                r.speedup_high)
+                                  : "");
+  cells.push_back(verdict_text(r));
+  return cells;
+}
+
+std::string aligned(const std::vector<Cells>& rows) {
+  std::size_t widths[kColumnCount] = {};
+  for (const Cells& row : rows) {
+    for (std::size_t i = 0; i < kColumnCount; ++i) widths[i] = std::max(widths[i], row[i].size());
+  }
+  std::string out;
+  for (const Cells& row : rows) {
+    std::string line;
+    for (std::size_t i = 0; i < kColumnCount; ++i) {
+      line += i == 0 ? "" : "  ";
+      line += kColumns[i].left ? fmt::format("{:<{}}", row[i], widths[i])
+                               : fmt::format("{:>{}}", row[i], widths[i]);
+    }
+    out += line.substr(0, line.find_last_not_of(' ') + 1) + "\n";
+  }
+  return out;
+}
+
+/// All of a sub label but the token count, under which its rows stand together.
+std::string group_of(const CaseResult& r) {
+  std::string group = fmt::format("{}, {} experts, top-{}, K={}, N={}", printable(r.model),
+                                  r.num_experts, r.topk, r.hidden, r.intermediate);
+  if (r.tp > 1) group += fmt::format(" (tp {})", r.tp);
+  if (r.per_act_token || r.per_out_ch) {
+    group += fmt::format(", per_act_token={} per_out_ch={}", r.per_act_token, r.per_out_ch);
+  }
+  return group + fmt::format(", {} routing, {} cache, {} threads", printable(r.routing), r.cache,
+                             r.threads);
+}
+
+std::string case_notes(std::span<const CaseResult> results) {
+  std::string out;
+  for (const CaseResult& r : results) {
+    if (r.status == Status::kOk) {
+      if (r.noisy) out += fmt::format("noisy    {}: {}\n", printable(r.id), printable(r.noise));
+      continue;
+    }
+    out +=
+        fmt::format("{:<8} {}: {}\n", name_of(r.status), printable(r.id), printable(r.reason, 400));
+    if (r.status == Status::kFailed)
+      out += fmt::format("         again: {}\n", printable(r.repro, 1000));
+  }
+  return out;
+}
+
+}  // namespace
+
+std::vector<TableEntry> table_entries(std::span<const CaseResult> results) {
+  std::vector<TableEntry> entries;
+  for (const CaseResult& r : results) {
+    if (r.status != Status::kOk || r.samples_s.empty()) continue;
+    entries.push_back({.label = r.label,
+                       .sub_label = r.sub_label,
+                       .description = r.kernel,
+                       .env = std::nullopt,
+                       .num_threads = r.threads,
+                       .number_per_run = 1,  // samples are per call already
+                       .raw_times = r.samples_s});
+  }
+  return entries;
+}
+
+std::string render_facts(std::span<const CaseResult> results) {
+  std::vector<std::pair<std::string, std::vector<Cells>>> groups;
+  for (const CaseResult& r : results) {
+    if (r.samples_s.empty()) continue;
+    const std::string name = group_of(r);
+    auto group =
+        std::find_if(groups.begin(), groups.end(), [&](const auto& g) { return g.first == name; });
+    if (group == groups.end()) {
+      Cells header;
+      for (const Column& column : kColumns) header.emplace_back(column.header);
+      group = groups.insert(groups.end(), {name, {std::move(header)}});
+    }
+    group->second.push_back(cells_of(r));
+  }
+  std::string out;
+  for (const auto& [name, rows] : groups) out += name + "\n" + aligned(rows) + "\n";
+  if (!groups.empty()) {
+    out +=
+        "floor: the time to read the active experts' weights at this machine's measured read rate, "
+        "over the median;";
+    out += " above 100 % they came from a cache.\n";
+    const auto with_baseline =
+        std::find_if(results.begin(), results.end(), [](const auto& r) { return r.speedup > 0.0; });
+    if (with_baseline != results.end())
+      out += fmt::format("speed-up: over {}, with its 95 % interval.\n", with_baseline->baseline);
+  }
+  return out + case_notes(results);
+}
+
+}  // namespace moebench

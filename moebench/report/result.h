@@ -1,4 +1,5 @@
-// One finished case as plain values: what the journal stores and every output format is made from. Knows no kernels.
+// One finished case as plain values: what the journal stores and every output format is made from.
+// Knows no kernels.
 #pragma once
 
 #include <cstdint>
@@ -11,12 +12,14 @@ namespace moebench {
 
 inline constexpr int kResultSchemaVersion = 1;
 
-/// Status of a case: "ok", "failed" (wrong answer, never timed), "skipped" (with reason), "error" (with reason).
+/// Status of a case: "ok", "failed" (wrong answer, never timed), "skipped" (with reason), "error"
+/// (with reason).
 enum class Status : std::uint8_t { kOk, kFailed, kSkipped, kError };
 [[nodiscard]] const char* name_of(Status status);
 
 struct CaseResult {
-  std::string id;      ///< stable: "<model>/tp1/m4/fp8/cpu_moe_fp8" and options that differ from the default
+  std::string
+      id;  ///< stable: "<model>/tp1/m4/fp8/cpu_moe_fp8" and options that differ from the default
   std::string model;
   std::int64_t num_experts = 0, topk = 0, hidden = 0, intermediate = 0, tp = 1, tokens = 0;
   bool per_act_token = false, per_out_ch = false;
@@ -31,19 +34,21 @@ struct CaseResult {
   bool noisy = false;
   std::string noise;
   // Facts.
-  std::int64_t active_experts = 0, largest_group = 0, weight_bytes = 0;  ///< weight_bytes: of the active experts
-  double floor_s = 0;      ///< weight_bytes / measured read rate
+  std::int64_t active_experts = 0, largest_group = 0,
+               weight_bytes = 0;  ///< weight_bytes: of the active experts
+  double floor_s = 0;             ///< weight_bytes / measured read rate
   double flops = 0;
-  double speedup = 0, speedup_low = 0, speedup_high = 0;  ///< over the baseline; 0 where there is none
+  double speedup = 0, speedup_low = 0,
+         speedup_high = 0;  ///< over the baseline; 0 where there is none
   std::string baseline;
   // Verdict.
-  std::string verdict;     ///< "pass", "fail", "unchecked", "" where it never ran
+  std::string verdict;  ///< "pass", "fail", "unchecked", "" where it never ran
   std::int64_t rows_checked = 0;
   double worst_row_error = 0, worst_bound_share = 0, format_error = 0;
   std::vector<std::pair<std::string, double>> phases_s;
   Status status = Status::kOk;
-  std::string reason;      ///< why skipped, failed or error: one line
-  std::string repro;       ///< one command line that runs this case again
+  std::string reason;  ///< why skipped, failed or error: one line
+  std::string repro;   ///< one command line that runs this case again
 };
 
 /// A whole run: what `--format json` prints.

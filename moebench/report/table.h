@@ -1,4 +1,5 @@
-// The timing table in the layout of torch.utils.benchmark.Compare, to the byte, and the table of facts below it.
+// The timing table in the layout of torch.utils.benchmark.Compare, to the byte, and the table of
+// facts below it.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +12,8 @@
 
 namespace moebench {
 
-/// As torch.utils.benchmark's Measurement with its TaskSpec; raw_times are seconds of `number_per_run` calls.
+/// As torch.utils.benchmark's Measurement with its TaskSpec; raw_times are seconds of
+/// `number_per_run` calls.
 struct TableEntry {
   std::string label, sub_label, description;
   std::optional<std::string> env;
@@ -27,12 +29,14 @@ struct TableStyle {
 };
 
 /// What str(Compare(entries)) gives, ends included. Rules: docs of --format table.
-[[nodiscard]] std::string render_compare(std::span<const TableEntry> entries, const TableStyle& style);
+[[nodiscard]] std::string render_compare(std::span<const TableEntry> entries,
+                                         const TableStyle& style);
 
 /// One entry per kOk result, in order.
 [[nodiscard]] std::vector<TableEntry> table_entries(std::span<const CaseResult> results);
 
-/// The second table: what a kernel engineer asks next. Skipped, failed and error cases are listed with their reasons.
+/// The second table: what a kernel engineer asks next. Skipped, failed and error cases are listed
+/// with their reasons.
 [[nodiscard]] std::string render_facts(std::span<const CaseResult> results);
 
 }  // namespace moebench
