@@ -44,11 +44,12 @@ struct Fp8View {
 
 [[nodiscard]] Fp8Matrix make_fp8_matrix(std::int64_t rows, std::int64_t cols, Fp8Scaling scaling);
 
-/// amax/448; 1 for amax 0. Throws kBadInput for NaN, infinite or negative amax.
+/// amax/448, but never rounded to 0; 1 for amax 0. Throws kBadInput for NaN, infinite or negative
+/// amax.
 [[nodiscard]] float fp8_scale(float amax);
 
-/// q = e4m3(x / scale), IEEE division. The scalar form is the truth; the plain name gives the same
-/// bits, faster.
+/// q = e4m3(x / scale), IEEE division; a NaN quotient of either sign gives 0x7F. The scalar form is
+/// the truth; the plain name gives the same bits, faster.
 void quantize_fp8_row_scalar(const float* x, std::int64_t cols, float scale, std::uint8_t* payload);
 void quantize_fp8_row(const float* x, std::int64_t cols, float scale, std::uint8_t* payload);
 

@@ -40,15 +40,16 @@ struct Nvfp4View {
 [[nodiscard]] Nvfp4Matrix make_nvfp4_matrix(std::int64_t rows, std::int64_t cols,
                                             ScaleLayout layout = ScaleLayout::kLinear);
 
-/// gs = 448*6/amax; 1 for amax 0. Throws kBadInput for NaN, infinite or negative amax.
+/// gs = 448*6/amax; 1 for amax 0; at most 2^118 (amax below 1e-32), so that gs / sf stays finite
+/// for the smallest sf. Throws kBadInput for NaN, infinite or negative amax.
 [[nodiscard]] float nvfp4_global_scale(float amax);
 
 /// Quantises `cols` consecutive values (multiple of 16) of one row:
-///   sf = e4m3(gs * (amax_block / 6)),  q = e2m1(x * (sf == 0 ? 0 : gs / float(sf)))   (IEEE
-///   division, in this order)
-/// to payload [cols/2] and scales [cols/16]. The scalar form is the truth; the plain name picks the
-/// fastest vector form that this CPU has and gives the same bits for every input, NaN and
-/// infinities included.
+///   sf = e4m3(gs * (amax_block / 6)),  q = e2m1(x * (sf == 0 ? 0 : gs / float(sf)))
+/// with IEEE division, in this order, to payload [cols/2] and scales [cols/16]. amax_block is NaN
+/// if any value is; a NaN sf is 0x7F whatever its sign, and its block is all +6. The scalar form is
+/// the truth; the plain name picks the fastest vector form that this CPU has and gives the same
+/// bits for every input, NaN and infinities included.
 void quantize_nvfp4_row_scalar(const float* x, std::int64_t cols, float global_scale,
                                std::uint8_t* payload, std::uint8_t* scales);
 void quantize_nvfp4_row(const float* x, std::int64_t cols, float global_scale,

@@ -157,9 +157,10 @@ INSTANTIATE_TEST_SUITE_P(Shapes, Fp8Matrices, ::testing::ValuesIn(matrix_cases()
 TEST(MakeFp8Matrix, RejectsSizesThatAreNotPositiveOrTooLarge) {
   for (const auto& [rows, cols] :
        std::vector<std::pair<std::int64_t, std::int64_t>>{{0, 4}, {4, 0}, {-1, 4}, {4, -7}}) {
-    EXPECT_THAT(bad_input([&] { return make_fp8_matrix(rows, cols, Fp8Scaling::kPerTensor); }),
-                AllOf(HasSubstr(std::to_string(rows) + " rows"),
-                      HasSubstr(std::to_string(cols) + " columns")));
+    EXPECT_THAT(
+        bad_input([r = rows, c = cols] { return make_fp8_matrix(r, c, Fp8Scaling::kPerTensor); }),
+        AllOf(HasSubstr(std::to_string(rows) + " rows"),
+              HasSubstr(std::to_string(cols) + " columns")));
   }
   constexpr std::int64_t kHuge = std::int64_t{1} << 40;
   EXPECT_THAT(bad_input([&] { return make_fp8_matrix(kHuge, kHuge, Fp8Scaling::kPerRow); }),

@@ -171,7 +171,7 @@ TEST(MakeNvfp4Matrix, AllocatesPayloadAndScales) {
 TEST(MakeNvfp4Matrix, RejectsSizesThatHaveNoBlocks) {
   for (const auto& [rows, cols] : std::vector<std::pair<std::int64_t, std::int64_t>>{
            {0, 16}, {-1, 16}, {1, 0}, {1, -16}, {1, 8}, {4, 24}}) {
-    const std::string message = bad_input([&] { return make_nvfp4_matrix(rows, cols); });
+    const std::string message = bad_input([r = rows, c = cols] { return make_nvfp4_matrix(r, c); });
     EXPECT_THAT(message, AllOf(HasSubstr(std::to_string(rows) + " rows"),
                                HasSubstr(std::to_string(cols) + " columns"), HasSubstr("16")));
   }

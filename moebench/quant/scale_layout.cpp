@@ -1,4 +1,6 @@
 // The two layouts of NVFP4 block scales and the way between them.
+#include "moebench/quant/scale_layout.h"
+
 #include <algorithm>
 #include <utility>
 
@@ -28,8 +30,8 @@ void require_sizes(std::span<const std::uint8_t> linear, std::int64_t rows, std:
   const std::int64_t tiled_bytes = swizzled_bytes(rows, groups);
   if (std::cmp_not_equal(linear.size(), linear_bytes) ||
       std::cmp_not_equal(swizzled.size(), tiled_bytes)) {
-    fail(ErrorCode::kInternal,
-         "NVFP4 scales: {} linear and {} swizzled bytes for {} rows x {} groups; {} and {} needed",
+    fail(ErrorCode::kBadInput,
+         "NVFP4 scales: {} linear and {} swizzled bytes for {} rows x {} groups; pass {} and {}",
          linear.size(), swizzled.size(), rows, groups, linear_bytes, tiled_bytes);
   }
 }

@@ -1,17 +1,15 @@
 // Linear and swizzled block scales: offsets, the way there and back, padding.
-#include <gmock/gmock.h>
+#include "moebench/quant/scale_layout.h"
+
 #include <gtest/gtest.h>
 
 #include <cstdint>
 #include <limits>
-#include <numeric>
 #include <set>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "moebench/core/error.h"
-#include "moebench/quant/nvfp4.h"
 
 namespace moebench {
 namespace {
