@@ -207,7 +207,9 @@ TEST_P(HostileName, SurvivesCsvAndIsNoFormula) {
       << first[model];
   const std::string& name = hostile_names[GetParam()];
   const bool utf8 = static_cast<unsigned char>(name[0]) < 0x80;
-  if (utf8) EXPECT_THAT(first[model], testing::EndsWith(name));
+  if (utf8) {
+    EXPECT_THAT(first[model], testing::EndsWith(name));
+  }
 }
 
 TEST_P(HostileName, KeepsMarkdownTablesWhole) {
