@@ -135,7 +135,6 @@ std::vector<float> activation_row(const MoeProblem& problem, std::vector<float> 
 
 struct Forward {
   std::vector<std::uint16_t> c1, h, c2, y;  ///< 16-bit stages, pairs in order
-  friend bool operator==(const Forward&, const Forward&) = default;
 };
 
 /// One GEMM row: the rounding point c = act(acc * alpha) for every weight row.
