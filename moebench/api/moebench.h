@@ -79,12 +79,13 @@ struct MoeSizes {
 /// alpha back to within 3 parts in 2^24. With a1_gscale and a2_gscale both empty, activations stay
 /// in 16 bits (W4A16), and alpha = 1 / w_gs.
 struct Nvfp4MoeQuantConfig {
-  std::span<const float> a1_gscale;        ///< [e] 448*6/amax of the tokens that reach the expert
-  std::span<const float> a2_gscale;        ///< [e] the same of silu(gate)*up
-  std::span<const std::uint8_t> w1_scale;  ///< e times nvfp4_scale_bytes(2n, k, scale_layout), E4M3
-  std::span<const std::uint8_t> w2_scale;  ///< e times nvfp4_scale_bytes(k, n, scale_layout), E4M3
-  std::span<const float> g1_alphas;        ///< [e]
-  std::span<const float> g2_alphas;        ///< [e]
+  std::span<const float> a1_gscale = {};  ///< [e] 448*6/amax of the tokens that reach the expert
+  std::span<const float> a2_gscale = {};  ///< [e] the same of silu(gate)*up
+  /// E4M3, [e, nvfp4_scale_bytes(2n, k, scale_layout)] and [e, nvfp4_scale_bytes(k, n, ...)]
+  std::span<const std::uint8_t> w1_scale = {};
+  std::span<const std::uint8_t> w2_scale = {};
+  std::span<const float> g1_alphas = {};  ///< [e]
+  std::span<const float> g2_alphas = {};  ///< [e]
   ScaleLayout scale_layout = ScaleLayout::kLinear;
 };
 
@@ -94,16 +95,16 @@ struct Nvfp4MoeQuantConfig {
 /// run time for the rest.
 struct Fp8MoeQuantConfig {
   Fp8WeightScaling scaling = Fp8WeightScaling::kPerExpert;
-  std::span<const float> w1_scale;  ///< [e, fp8_weight_scales(2n, k, scaling)], multipliers
-  std::span<const float> w2_scale;  ///< [e, fp8_weight_scales(k, n, scaling)], multipliers
-  bool per_act_token = false;       ///< not with kBlock128x128
+  std::span<const float> w1_scale = {};  ///< [e, fp8_weight_scales(2n, k, scaling)], multipliers
+  std::span<const float> w2_scale = {};  ///< [e, fp8_weight_scales(k, n, scaling)], multipliers
+  bool per_act_token = false;            ///< not with kBlock128x128
   float a1_scale = 0.0F;  ///< amax/448 of the tokens, per tensor; 0: taken from each call's tokens
 };
 
 struct MoeOptions {
   ActType act = ActType::kFp16;  ///< of a, of the rounding points inside the layer, and of out
   int threads = 0;               ///< CPU threads; 0: all that this process may use
-  std::string isa;               ///< empty: the fastest here; "portable", "avx2", ...: that one
+  std::string isa = {};          ///< empty: the fastest here; "portable", "avx2", ...: that one
 };
 
 // ---- Running: pack once, run many ----

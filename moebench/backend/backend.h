@@ -39,7 +39,8 @@ class PreparedMoe {
  public:
   virtual ~PreparedMoe() = default;
   /// One forward pass: route, permute, quantise, both GEMMs, combine. y: [tokens, hidden], every element written.
-  /// Blocks until the answer is in `y`. Never allocates.
+  /// Blocks until the answer is in `y`. Never allocates. Reads the problem's tokens, routing and scales anew on every
+  /// call: whoever owns the problem may change their values (not their sizes) between calls.
   virtual void run(std::span<std::uint16_t> y) = 0;
   /// What the last run chose where the layer needs it (kFp8 per tensor); none otherwise.
   [[nodiscard]] virtual std::optional<DynamicScaleClaim> dynamic_scale() const { return std::nullopt; }
