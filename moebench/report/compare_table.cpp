@@ -48,32 +48,66 @@ double quantile_of(const std::vector<double>& sorted, double q) {
   return weight < 0.5 ? low + weight * (high - low) : high - (high - low) * (1.0 - weight);
 }
 
-float log10_f32(double value) { return std::log10(static_cast<float>(value)); }
+/// Decimal exponents come from float32 logarithms there, correctly rounded: 100000.055 has 5 digits
+/// although its logarithm is above 5. log10f of glibc is off by a unit often enough to show.
+double log10_f32(double value) {
+  const auto rounded = static_cast<double>(static_cast<float>(value));
+  return static_cast<double>(static_cast<float>(std::log10(rounded)));
+}
 
+/// `exponent` as an int. A median of zero (a clock that stood still) has none, and what Compare
+/// refuses to print still needs some width here.
+int as_int(double exponent) { return std::isfinite(exponent) ? static_cast<int>(exponent) : 0; }
+
+/// torch's float32 sum, in its order of additions on AVX2: shorter than a vector as four
+/// interleaved scalar sums, else as four interleaved vector sums, then the tail, then the lanes.
+/// Exact up to 512 values; above, torch adds in blocks and this may differ in the last bit.
+float sum_f32(std::span<const float> values) {
+  constexpr std::size_t kLanes = 8;
+  constexpr std::size_t kInterleaved = 4;
+  const std::size_t lanes = values.size() < kLanes ? 1 : kLanes;
+  const std::size_t vectors = values.size() / lanes;
+  const std::size_t interleaved = vectors / kInterleaved * kInterleaved;
+  float partial[kInterleaved][kLanes] = {};
+  for (std::size_t i = 0; i < vectors * lanes; ++i) {
+    const std::size_t vector = i / lanes;
+    partial[vector < interleaved ? vector % kInterleaved : 0][i % lanes] += values[i];
+  }
+  float sum = 0.0F;
+  for (std::size_t i = vectors * lanes; i < values.size(); ++i) sum += values[i];
+  for (std::size_t lane = 0; lane < lanes; ++lane) {
+    for (std::size_t k = 1; k < kInterleaved; ++k) partial[0][lane] += partial[k][lane];
+    sum += partial[0][lane];
+  }
+  return sum;
+}
+
+/// From the spread between the quartiles, as torch estimates it: a float32 tensor with a float32
+/// mean, its squared deviations in double.
 int significant_figures(const Cell& cell) {
   const std::size_t n = cell.sorted_s.size();
-  const auto begin = cell.sorted_s.begin() + static_cast<std::ptrdiff_t>(n / 4);
-  const auto end = cell.sorted_s.begin() + static_cast<std::ptrdiff_t>((3 * n + 3) / 4);
-  const auto count = static_cast<double>(end - begin);
-  // torch computes this standard deviation on a float32 tensor.
-  double mean = 0.0;
-  for (auto it = begin; it != end; ++it)
-    mean += static_cast<double>(static_cast<float>(*it)) / count;
-  double variance = 0.0;
-  for (auto it = begin; it != end; ++it) {
-    const double deviation = static_cast<double>(static_cast<float>(*it)) - mean;
-    variance += deviation * deviation / count;
+  std::vector<float> central;
+  for (std::size_t i = n / 4; i < (3 * n + 3) / 4; ++i) {
+    central.push_back(static_cast<float>(cell.sorted_s[i]));
   }
-  const auto std_dev = static_cast<double>(static_cast<float>(std::sqrt(variance)));
-  const auto sqrt_n = static_cast<double>(std::sqrt(static_cast<float>(count)));
+  const auto count = static_cast<float>(central.size());
+  const float mean = sum_f32(central) / count;
+  double squares = 0.0;
+  for (const float value : central) {
+    const double deviation = static_cast<double>(value) - static_cast<double>(mean);
+    squares += deviation * deviation;
+  }
+  const auto std_dev =
+      static_cast<double>(static_cast<float>(std::sqrt(squares / static_cast<double>(count))));
+  const auto sqrt_n = static_cast<double>(std::sqrt(count));
   const double interval = std::max(kNormalQuantile * std_dev / sqrt_n, kMinConfidenceIntervalS);
-  const auto figures = static_cast<int>(std::floor(log10_f32(cell.median / interval)));
+  const int figures = as_int(std::floor(log10_f32(cell.median / interval)));
   return std::clamp(figures, 1, kMaxSignificantFigures);
 }
 
 /// `value` to `figures` significant figures, in float32 steps as torch does it.
 double trim_to_figures(double value, int figures) {
-  const int magnitude = static_cast<int>(std::ceil(log10_f32(std::fabs(value))));
+  const int magnitude = as_int(std::ceil(log10_f32(std::fabs(value))));
   const double scale = std::pow(10.0, magnitude - figures);
   const float steps = std::nearbyint(static_cast<float>(value / scale));
   return static_cast<double>(steps * static_cast<float>(scale));
@@ -108,7 +142,7 @@ struct Unit {
 };
 
 Unit unit_for(double smallest_s) {
-  switch (static_cast<int>(std::floor(static_cast<double>(log10_f32(smallest_s)) / 3.0))) {
+  switch (as_int(std::floor(log10_f32(smallest_s) / 3.0))) {
     case -3:
       return {"ns", "nanosecond", 1e-9};
     case -2:
@@ -132,7 +166,7 @@ class ColumnFormat {
     bool first = true;
     for (const Cell* cell : cells) {
       if (cell == nullptr) continue;
-      const int digits = static_cast<int>(std::ceil(log10_f32(cell->median / scale)));
+      const int digits = as_int(std::ceil(log10_f32(cell->median / scale)));
       const int wanted = trim_ ? std::max(significant_figures(*cell) - digits, 0) : 1;
       unit_digits = first ? digits : std::max(unit_digits, digits);
       decimals = first ? wanted : std::min(decimals, wanted);
@@ -307,7 +341,8 @@ std::string Layout::render() const {
     header += "  |  " + center(columns_[i], widths[i + 1]);
   const std::size_t overall = width_of(header);
 
-  std::string out = "[" + center(" " + label_ + " ", overall - 2, '-') + "]\n" + header + "\n";
+  std::string out =
+      fmt::format("[{}]\n{}\n", center(fmt::format(" {} ", label_), overall - 2, '-'), header);
   for (std::size_t row = 0; row < rows_.size(); ++row) {
     const int threads = std::get<0>(rows_[row]);
     if (row == 0 || std::get<0>(rows_[row - 1]) != threads) {

@@ -21,17 +21,22 @@ const json& golden() {
   return document.at("cases");
 }
 
+std::string text_or_empty(const json& value) {
+  return value.is_null() ? std::string() : value.get<std::string>();
+}
+
+/// [label, sub_label, description, env, num_threads, number_per_run, raw_times]
 std::vector<TableEntry> entries_of(const json& golden_case) {
   std::vector<TableEntry> entries;
   for (const json& entry : golden_case.at("entries")) {
     TableEntry out;
-    out.label = entry.at("label");
-    out.sub_label = entry.at("sub_label");
-    out.description = entry.at("description");
-    if (!entry.at("env").is_null()) out.env = entry.at("env").get<std::string>();
-    out.num_threads = entry.at("num_threads");
-    out.number_per_run = entry.at("number_per_run");
-    out.raw_times = entry.at("raw_times").get<std::vector<double>>();
+    out.label = text_or_empty(entry.at(0));
+    out.sub_label = text_or_empty(entry.at(1));
+    out.description = entry.at(2);
+    if (!entry.at(3).is_null()) out.env = entry.at(3).get<std::string>();
+    out.num_threads = entry.at(4);
+    out.number_per_run = entry.at(5);
+    out.raw_times = entry.at(6).get<std::vector<double>>();
     entries.push_back(std::move(out));
   }
   return entries;
@@ -61,16 +66,20 @@ INSTANTIATE_TEST_SUITE_P(Torch, CompareGolden, testing::Range(std::size_t{0}, go
                            return golden().at(param.param).at("name").template get<std::string>();
                          });
 
-/// A section of torch_compare_1.13.txt: what stands between "=== <title>" and "=== end".
-std::string section(const std::string& title) {
+std::string recorded_session() {
   std::ifstream in(MOEBENCH_SOURCE_DIR "/tests/golden/torch_compare_1.13.txt");
   std::stringstream text;
   text << in.rdbuf();
-  const std::string all = text.str();
+  return text.str();
+}
+
+/// A section of torch_compare_1.13.txt: what stands between "=== <title>" and `end`.
+std::string section(const std::string& title, const std::string& end = "\n=== end") {
+  const std::string all = recorded_session();
   const std::string head = "=== " + title + "\n";
   const std::size_t begin = all.find(head);
   if (begin == std::string::npos) return "no section " + title;
-  return all.substr(begin + head.size(), all.find("\n=== end", begin) - begin - head.size());
+  return all.substr(begin + head.size(), all.find(end, begin) - begin - head.size());
 }
 
 std::string rendered(const std::string& name) {
@@ -81,17 +90,50 @@ std::string rendered(const std::string& name) {
   return "no case " + name;
 }
 
+/// As Python's repr() writes the text of a table.
+std::string python_repr(const std::string& text) {
+  std::string out = "'";
+  for (const char c : text) {
+    if (c == '\n') {
+      out += "\\n";
+    } else if (c == '\033') {
+      out += "\\x1b";
+    } else {
+      out += c;
+    }
+  }
+  return out + "'";
+}
+
 TEST(CompareText, MatchesTheRecordedSessionOfTorch113) {
   EXPECT_EQ(rendered("Seed"), section("A default"));
   EXPECT_EQ(rendered("SeedTrimmed"), section("B trim"));
   EXPECT_EQ(rendered("SeedHighlightWithoutWarnings"), section("C highlight (no warnings)"));
   EXPECT_EQ(rendered("SeedHighlightWithWarningsAndMissingCells"),
             section("D highlight w/ warnings and missing cells"));
+  EXPECT_EQ(python_repr(rendered("SeedColumnwise")),
+            section("E colorize columnwise (repr)", "\n=== "));
+  EXPECT_EQ(python_repr(rendered("SeedRowwise")), section("F colorize rowwise (repr)", "\n=== "));
   EXPECT_EQ(rendered("EnvsAndThreads"), section("G env + threads"));
   EXPECT_EQ(rendered("TwoLabels"), section("H two labels"));
+  EXPECT_EQ(rendered("MergedReplicates"), section("I merge replicates"));
   EXPECT_EQ(rendered("DigitsAtPowersOfTen"), section("J value 10.0 / 100 / 9.96"));
   EXPECT_EQ(rendered("OneUnit"), section("K value 1.0 only"));
   EXPECT_EQ(rendered("JustBelowOneUnit"), section("L sub-1 (0.5 unit)"));
+}
+
+/// What Compare refuses, and this must print all the same: a clock may stand still.
+TEST(CompareText, PrintsZeroTimes) {
+  const TableEntry zero{
+      .label = "l", .sub_label = "r", .description = "c", .env = {}, .raw_times = {0.0, 0.0}};
+  for (const bool trim : {false, true}) {
+    const TableStyle style{.trim_significant_figures = trim,
+                           .highlight_warnings = true,
+                           .color = TableStyle::Color::kRowwise};
+    const std::string text = render_compare(std::vector{zero}, style);
+    EXPECT_NE(text.find("0.0"), std::string::npos) << text;
+    EXPECT_EQ(text.find("nan"), std::string::npos) << text;
+  }
 }
 
 TEST(CompareText, IsEmptyWithoutMeasurements) {
