@@ -1,6 +1,7 @@
 // See reference_gemm.h.
 #include "moebench/moe/reference_gemm.h"
 
+#include <algorithm>
 #include <cmath>
 #include <numeric>
 #include <utility>
@@ -54,6 +55,7 @@ DotProduct dot(const double* w, const double* a, std::int64_t n) {
   std::array<double, kLanes> abs_sum{};
   std::int64_t i = 0;
   for (; i + kLanes <= n; i += kLanes) {
+#pragma omp simd
     for (std::int64_t l = 0; l < kLanes; ++l) {
       const double term = w[i + l] * a[i + l];
       sum[at(l)] += term;
@@ -85,10 +87,14 @@ void WeightMatrix::decode_row(std::int64_t row, double* out) const {
     return;
   }
   const std::uint8_t* payload = fp8_.payload + row * fp8_.cols;
-  for (std::int64_t c = 0; c < fp8_.cols; ++c) out[c] = e4m3_[payload[c]];
-  if (format_ != WeightFormat::kFp8Block) return;
-  for (std::int64_t c = 0; c < fp8_.cols; ++c) {
-    out[c] *= double{fp8_.scales[fp8_scale_index(row, c, fp8_.cols, fp8_.scaling)]};
+  if (format_ != WeightFormat::kFp8Block) {
+    for (std::int64_t c = 0; c < fp8_.cols; ++c) out[c] = e4m3_[payload[c]];
+    return;
+  }
+  for (std::int64_t begin = 0; begin < fp8_.cols; begin += kFp8BlockSize) {
+    const double scale = fp8_.scales[fp8_scale_index(row, begin, fp8_.cols, fp8_.scaling)];
+    const std::int64_t end = std::min(begin + kFp8BlockSize, fp8_.cols);
+    for (std::int64_t c = begin; c < end; ++c) out[c] = e4m3_[payload[c]] * scale;
   }
 }
 
