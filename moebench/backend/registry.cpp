@@ -1,0 +1,15 @@
+// The ordered list of backends, fastest first: a new backend is one line here.
+#include "moebench/backend/backend.h"
+#include "moebench/backend/cpu/cpu_backend.h"
+#include "moebench/backend/cuda/cuda_backend.h"
+
+namespace moebench {
+
+std::vector<std::unique_ptr<Backend>> make_backends(const BackendOptions& options) {
+  std::vector<std::unique_ptr<Backend>> backends;
+  backends.push_back(cuda::make_cuda_backend(options));
+  backends.push_back(cpu::make_cpu_backend(options));
+  return backends;
+}
+
+}  // namespace moebench

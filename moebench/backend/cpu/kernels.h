@@ -1,0 +1,82 @@
+// The seam between one forward pass (forward.cpp, the same for every CPU) and the vector code of
+// one ISA. Each ISA is one translation unit with flags of its own that fills one table; where CMake
+// leaves it out, absent/<isa>.cpp takes its place and says so.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "moebench/core/dtype.h"
+
+namespace moebench::cpu {
+
+/// What a tile kernel multiplies.
+enum class TileFormat : std::uint8_t {
+  kNvfp4,      ///< NVFP4 weights, tokens whose values are exact in BF16 (W4A4; BF16 tokens)
+  kNvfp4Fp16,  ///< NVFP4 weights, FP16 tokens
+  kFp8,        ///< FP8 weights and tokens, scales outside the sum
+  kFp8Block,   ///< FP8 with 128x128 and 1x128 scales
+};
+inline constexpr int kTileFormats = 4;
+inline constexpr int kMaxTileTokens = 12;
+
+/// One slab times one tile of tokens: sums[token][slab row] = sum over k of weight * token value,
+/// with the scales that belong inside the sum (NVFP4's blocks, FP8's 128-wide groups).
+///
+/// A tile is the operand form of 1..max_tile_tokens tokens: for each pair of k (2i, 2i+1) one entry
+/// per token, entries of operand_pair_bytes, so that a kernel walks one contiguous stream.
+struct TileArgs {
+  const std::uint8_t* slab;
+  std::int64_t steps;
+  std::int64_t scale_offset;  ///< NVFP4: scales in the slab
+  const std::byte* operand;
+  const float* weight_scales;   ///< kFp8Block: [groups][32]
+  const float* operand_scales;  ///< kFp8Block: [groups][tokens]
+  float* sums;                  ///< [tokens][32]
+};
+
+/// From the sums of one slab to 16-bit values: half(sum * (token_scale * row_scale)).
+struct EpilogueArgs {
+  ActType type;
+  int tokens;
+  const float* sums;          ///< [tokens][32]
+  const float* token_scales;  ///< [tokens]
+  const float* row_scales;    ///< [32]
+  std::int64_t valid_rows;    ///< rows of the slab (GEMM1: of a panel) that are not padding
+  std::uint16_t* out;         ///< first valid column of output row 0
+  std::int64_t out_stride;
+  const std::int32_t* out_rows;  ///< [tokens]
+};
+
+struct CpuKernels {
+  const char* isa;
+  int max_tile_tokens;
+  std::int64_t operand_pair_bytes[kTileFormats];
+  /// [format][tokens - 1]
+  void (*multiply_tile[kTileFormats][kMaxTileTokens])(const TileArgs&);
+  /// Writes token `token` of a tile of `tile_tokens`; columns cols..padded_cols become zero.
+  void (*store_operand[kTileFormats])(const float* x, std::int64_t cols, std::int64_t padded_cols,
+                                      int tile_tokens, int token, std::byte* tile);
+  /// GEMM1: gate = half(sum), up = half(sum), out = half(silu(gate) * up).
+  void (*activate)(const EpilogueArgs&);
+  /// GEMM2: out = half(sum).
+  void (*round_sums)(const EpilogueArgs&);
+  void (*decode_row)(ActType type, const std::uint16_t* x, std::int64_t n, float* out);
+  /// max |x|; NaN if any x is.
+  float (*amax)(const float* x, std::int64_t n);
+  /// Quantised row to float; NVFP4 without its global scale.
+  void (*expand_nvfp4)(const std::uint8_t* payload, const std::uint8_t* scales, std::int64_t cols,
+                       float* out);
+  void (*expand_fp8)(const std::uint8_t* payload, std::int64_t cols, float* out);
+  /// y = half(sum_j float(c[j]) * weights[j]) in slot order; c: [topk] rows, `stride` apart.
+  void (*combine)(ActType type, const std::uint16_t* c, std::int64_t stride, const float* weights,
+                  std::int64_t topk, std::int64_t cols, std::uint16_t* y);
+};
+
+/// Null where the build left the ISA out.
+[[nodiscard]] const CpuKernels* portable_kernels();
+[[nodiscard]] const CpuKernels* avx2_kernels();
+[[nodiscard]] const CpuKernels* avx512_kernels();
+[[nodiscard]] const CpuKernels* avx512_bf16_kernels();
+
+}  // namespace moebench::cpu
