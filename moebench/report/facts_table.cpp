@@ -11,6 +11,7 @@ namespace {
 
 constexpr double kGiga = 1e9;
 constexpr double kTera = 1e12;
+constexpr std::size_t kNameBytes = 300;  // of a name in a table; the longest of ours has 120
 
 struct Column {
   const char* header;
@@ -18,49 +19,78 @@ struct Column {
 };
 constexpr Column kColumns[] = {
     {"tokens", false},  {"kernel", true},    {"median", false},   {"95 % interval", false},
-    {"active", false},  {"weights", false},  {"GB/s", false},     {"floor", false},
+    {"active", false},  {"GB", false},       {"GB/s", false},     {"floor", false},
     {"TFLOP/s", false}, {"tokens/s", false}, {"speed-up", false}, {"verdict", true},
 };
 constexpr std::size_t kColumnCount = std::size(kColumns);
 using Cells = std::vector<std::string>;
 
+struct TimeUnit {
+  double seconds;
+  const char* symbol;
+};
+TimeUnit unit_of(double seconds) {
+  if (seconds < 1e-6) return {1e-9, "ns"};
+  if (seconds < 1e-3) return {1e-6, "us"};
+  if (seconds < 1.0) return {1e-3, "ms"};
+  return {1.0, "s"};
+}
+
+std::string three_figures(double value) {
+  return fmt::format("{:.{}f}", value, value < 10 ? 2 : value < 100 ? 1 : 0);
+}
+
 /// Three significant figures and a unit.
 std::string time_text(double seconds) {
   if (!(seconds > 0.0)) return "0";
-  const auto with_unit = [](double value, const char* unit) {
-    const int decimals = value < 10 ? 2 : value < 100 ? 1 : 0;
-    return fmt::format("{:.{}f} {}", value, decimals, unit);
-  };
-  if (seconds < 1e-6) return with_unit(seconds * 1e9, "ns");
-  if (seconds < 1e-3) return with_unit(seconds * 1e6, "us");
-  if (seconds < 1.0) return with_unit(seconds * 1e3, "ms");
-  return with_unit(seconds, "s");
+  const TimeUnit unit = unit_of(seconds);
+  return three_figures(seconds / unit.seconds) + " " + unit.symbol;
+}
+
+/// Both ends in the unit of the upper one.
+std::string interval_text(double low, double high) {
+  if (!(high > 0.0)) return "0";
+  const TimeUnit unit = unit_of(high);
+  return fmt::format("{}..{} {}", three_figures(low / unit.seconds),
+                     three_figures(high / unit.seconds), unit.symbol);
+}
+
+std::string percent_text(double share) {
+  return fmt::format("{:.{}f} %", share * 100, share < 0.1 ? 1 : 0);
 }
 
 std::string verdict_text(const CaseResult& r) {
+  const std::string noisy = r.noisy ? ", noisy" : "";
   if (r.verdict != "pass" && r.verdict != "fail")
-    return r.verdict.empty() ? name_of(r.status) : r.verdict;
-  return fmt::format("{} {}/{} rows, error {:.1e}{}", r.verdict, r.rows_checked, r.tokens,
-                     r.worst_row_error, r.noisy ? ", noisy" : "");
+    return (r.verdict.empty() ? name_of(r.status) : printable(r.verdict)) + noisy;
+  // With --cache rotate rows of several inputs are checked, and their sum is no share of one.
+  const std::string rows = r.rows_checked > r.tokens
+                               ? fmt::to_string(r.rows_checked)
+                               : fmt::format("{}/{}", r.rows_checked, r.tokens);
+  return fmt::format("{} {}, {:.1e}{}", r.verdict, rows, r.worst_row_error, noisy);
+}
+
+std::string speedup_text(const CaseResult& r) {
+  if (!(r.speedup > 0.0)) return "";
+  if (r.kernel == r.baseline) return "baseline";
+  if (!(r.speedup_low > 0.0)) return fmt::format("{:.2f}", r.speedup);
+  return fmt::format("{:.2f} ({:.2f}..{:.2f})", r.speedup, r.speedup_low, r.speedup_high);
 }
 
 Cells cells_of(const CaseResult& r) {
   const double tokens = static_cast<double>(r.tokens);
   const double bytes = static_cast<double>(r.weight_bytes);
   const bool timed = r.median_s > 0.0;
-  Cells cells{fmt::format("{}", r.tokens), r.kernel};
+  Cells cells{fmt::format("{}", r.tokens), printable(r.kernel)};
   cells.push_back(time_text(r.median_s));
-  cells.push_back(fmt::format("{}..{}", time_text(r.ci_low_s), time_text(r.ci_high_s)));
+  cells.push_back(interval_text(r.ci_low_s, r.ci_high_s));
   cells.push_back(fmt::format("{}/{}", r.active_experts, r.num_experts));
-  cells.push_back(fmt::format("{:.2f} GB", bytes / kGiga));
+  cells.push_back(fmt::format("{:.2f}", bytes / kGiga));
   cells.push_back(timed ? fmt::format("{:.1f}", bytes / r.median_s / kGiga) : "");
-  cells.push_back(timed && r.floor_s > 0.0 ? fmt::format("{:.0f} %", r.floor_s / r.median_s * 100)
-                                           : "");
+  cells.push_back(timed && r.floor_s > 0.0 ? percent_text(r.floor_s / r.median_s) : "");
   cells.push_back(timed ? fmt::format("{:.3f}", r.flops / r.median_s / kTera) : "");
   cells.push_back(timed ? fmt::format("{:.0f}", tokens / r.median_s) : "");
-  cells.push_back(r.speedup > 0.0 ? fmt::format("{:.2f} ({:.2f}..{:.2f})", r.speedup, r.speedup_low,
-                                                r.speedup_high)
-                                  : "");
+  cells.push_back(speedup_text(r));
   cells.push_back(verdict_text(r));
   return cells;
 }
@@ -91,8 +121,8 @@ std::string group_of(const CaseResult& r) {
   if (r.per_act_token || r.per_out_ch) {
     group += fmt::format(", per_act_token={} per_out_ch={}", r.per_act_token, r.per_out_ch);
   }
-  return group + fmt::format(", {} routing, {} cache, {} threads", printable(r.routing), r.cache,
-                             r.threads);
+  return group + fmt::format(", {} routing, {} cache, {} threads", printable(r.routing),
+                             printable(r.cache), r.threads);
 }
 
 std::string case_notes(std::span<const CaseResult> results) {
@@ -104,7 +134,7 @@ std::string case_notes(std::span<const CaseResult> results) {
     }
     out +=
         fmt::format("{:<8} {}: {}\n", name_of(r.status), printable(r.id), printable(r.reason, 400));
-    if (r.status == Status::kFailed)
+    if (r.status != Status::kSkipped && !r.repro.empty())
       out += fmt::format("         again: {}\n", printable(r.repro, 1000));
   }
   return out;
@@ -116,9 +146,10 @@ std::vector<TableEntry> table_entries(std::span<const CaseResult> results) {
   std::vector<TableEntry> entries;
   for (const CaseResult& r : results) {
     if (r.status != Status::kOk || r.samples_s.empty()) continue;
-    entries.push_back({.label = r.label,
-                       .sub_label = r.sub_label,
-                       .description = r.kernel,
+    // A resumed journal is a file like any other: no name may break the table or the terminal.
+    entries.push_back({.label = printable(r.label, kNameBytes),
+                       .sub_label = printable(r.sub_label, kNameBytes),
+                       .description = printable(r.kernel, kNameBytes),
                        .env = std::nullopt,
                        .num_threads = r.threads,
                        .number_per_run = 1,  // samples are per call already
@@ -144,14 +175,16 @@ std::string render_facts(std::span<const CaseResult> results) {
   std::string out;
   for (const auto& [name, rows] : groups) out += name + "\n" + aligned(rows) + "\n";
   if (!groups.empty()) {
+    out += "active: experts with a token, of all; GB: their weights.\n";
     out +=
-        "floor: the time to read the active experts' weights at this machine's measured read rate, "
-        "over the median;";
-    out += " above 100 % they came from a cache.\n";
+        "floor: the time to read those at this machine's measured read rate, over the median; "
+        "above 100 % they came from a cache.\n";
+    out += "verdict: token rows checked of all, and the largest relative error of a row.\n";
     const auto with_baseline =
         std::find_if(results.begin(), results.end(), [](const auto& r) { return r.speedup > 0.0; });
     if (with_baseline != results.end())
-      out += fmt::format("speed-up: over {}, with its 95 % interval.\n", with_baseline->baseline);
+      out += fmt::format("speed-up: over {}, with its 95 % interval.\n",
+                         printable(with_baseline->baseline));
   }
   return out + case_notes(results);
 }

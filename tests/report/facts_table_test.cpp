@@ -1,6 +1,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <sstream>
+
 #include "moebench/report/table.h"
 #include "tests/report/sample_results.h"
 
@@ -16,15 +18,56 @@ TEST(FactsTable, ShowsBandwidthFloorAndVerdict) {
   r.weight_bytes = 50'000'000;
   r.floor_s = 1.5e-3;
   r.flops = 4e9;
+  r.baseline = "triton_moe";
   const std::string text = render_facts(std::vector{r});
   EXPECT_THAT(text, HasSubstr("2.00 ms"));
-  EXPECT_THAT(text, HasSubstr("25.0"));   // GB/s
-  EXPECT_THAT(text, HasSubstr("75 %"));   // of the floor
-  EXPECT_THAT(text, HasSubstr("2.000"));  // TFLOP/s
-  EXPECT_THAT(text, HasSubstr("6/8"));    // active experts
+  EXPECT_THAT(text, HasSubstr("25.0"));          // GB/s
+  EXPECT_THAT(text, HasSubstr("75 %"));          // of the floor
+  EXPECT_THAT(text, HasSubstr("2.000"));         // TFLOP/s
+  EXPECT_THAT(text, HasSubstr("6/8"));           // active experts
+  EXPECT_THAT(text, HasSubstr("1.10..333 ms"));  // the interval in one unit
   EXPECT_THAT(text, HasSubstr("1.25 (1.20..1.30)"));
-  EXPECT_THAT(text, HasSubstr("pass 4/4 rows, error 1.5e-04, noisy"));
-  EXPECT_THAT(text, HasSubstr("speed-up: over cpu_moe_fp8"));
+  EXPECT_THAT(text, HasSubstr("pass 4/4, 1.5e-04, noisy"));
+  EXPECT_THAT(text, HasSubstr("speed-up: over triton_moe"));
+}
+
+TEST(FactsTable, NamesTheBaselineInsteadOfASpeedUpOverItself) {
+  CaseResult r = test::timed_result();
+  r.kernel = r.baseline;
+  r.speedup = r.speedup_low = r.speedup_high = 1.0;
+  EXPECT_THAT(render_facts(std::vector{r}), HasSubstr("baseline"));
+  EXPECT_THAT(render_facts(std::vector{r}), Not(HasSubstr("1.00 (1.00")));
+}
+
+TEST(FactsTable, FitsIn160Columns) {
+  std::vector<CaseResult> results;
+  for (const std::int64_t tokens : {1, 2048}) {
+    CaseResult r = test::timed_result();
+    r.model = "nvidia/DeepSeek-R1-FP4";
+    r.kernel = "cutlass_moe_fp4_cuda_graphs";
+    r.num_experts = r.active_experts = 256;
+    r.weight_bytes = 11'274'289'152;
+    r.tokens = tokens;
+    r.rows_checked = 1;
+    r.median_s = 1.234e-3 * static_cast<double>(tokens);
+    r.ci_low_s = 0.99 * r.median_s;
+    r.ci_high_s = 1.01 * r.median_s;
+    r.flops = 2.0 * 3 * 8 * 2048 * 7168 * static_cast<double>(tokens);
+    r.speedup = r.speedup_high = 12.34;
+    r.speedup_low = 11.11;
+    results.push_back(r);
+  }
+  std::istringstream lines(render_facts(results));
+  for (std::string line; std::getline(lines, line);) EXPECT_LE(line.size(), 160U) << line;
+}
+
+TEST(FactsTable, LeavesCellsWithoutANumberEmpty) {
+  CaseResult r = test::timed_result();
+  r.samples_s = {0.0, 0.0};
+  r.median_s = r.iqr_s = r.ci_low_s = r.ci_high_s = r.speedup = r.floor_s = 0.0;
+  const std::string text = render_facts(std::vector{r});
+  EXPECT_THAT(text, Not(HasSubstr("nan")));
+  EXPECT_THAT(text, Not(HasSubstr("inf")));
 }
 
 TEST(FactsTable, ListsWhatDidNotRunWithItsReason) {
@@ -53,6 +96,17 @@ TEST(FactsTable, CannotBeBrokenByNames) {
   CaseResult r = test::skipped_result();
   r.reason = "two\nlines";
   EXPECT_THAT(render_facts(std::vector{r}), Not(HasSubstr("two\nlines")));
+}
+
+TEST(TableEntries, CannotBreakTheTableOrTheTerminal) {
+  CaseResult r = test::timed_result();
+  r.label = "two\nlines";
+  r.sub_label = "\033[2Jcleared";
+  r.kernel = std::string(1 << 20, 'k');
+  const std::string text = render_compare(table_entries(std::vector{r}), {});
+  EXPECT_THAT(text, HasSubstr("two\\x0alines"));
+  EXPECT_THAT(text, Not(HasSubstr("\033")));
+  EXPECT_LT(text.size(), 10'000U);
 }
 
 TEST(TableEntries, HoldTimedCasesOnly) {
