@@ -44,6 +44,28 @@ namespace {
   return fd;
 }
 
+/// The file that `path` means: a link is followed, so that the link stays and its target is
+/// replaced.
+std::string resolved(const std::string& path) {
+  std::error_code error;
+  if (!std::filesystem::is_symlink(path, error)) return path;
+  const std::filesystem::path target = std::filesystem::weakly_canonical(path, error);
+  return error ? path : target.string();
+}
+
+/// Where the new content grows: in the target's folder, for rename does not cross file systems;
+/// a short name, for the target's own may be as long as names can be.
+std::string temporary_beside(const std::string& path) {
+  const std::filesystem::path folder = std::filesystem::path(path).parent_path();
+  return (folder / fmt::format(".moebench.{}.tmp", ::getpid())).string();
+}
+
+/// Permissions of the earlier file go to the new one.
+void keep_mode(int fd, const std::string& path) {
+  struct stat status {};
+  if (::stat(path.c_str(), &status) == 0) (void)::fchmod(fd, status.st_mode & 07777);
+}
+
 /// Devices and pipes (/dev/stdout, /dev/full) have no earlier content to protect and must not be
 /// replaced by a file.
 bool is_special_file(const std::string& path) {
@@ -67,14 +89,27 @@ void write_and_close(int fd, std::string_view content, const std::string& path) 
 
 }  // namespace
 
-void write_file_atomically(const std::string& path, std::string_view content) {
+void sync_folder_of(const std::string& path) {
+  const std::filesystem::path folder = std::filesystem::path(path).parent_path();
+  const int fd = ::open(folder.empty() ? "." : folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0) return;
+  ::fsync(fd);
+  ::close(fd);
+}
+
+void write_file_atomically(const std::string& requested, std::string_view content) {
+  const std::string path = resolved(requested);
   if (is_special_file(path)) {
     write_and_close(open_for_writing(path, 0), content, path);
     return;
   }
-  const std::string temporary = fmt::format("{}.{}.tmp", path, ::getpid());
-  const int fd = open_for_writing(temporary, O_CREAT | O_TRUNC);
+  const std::string temporary = temporary_beside(path);
+  // What a killed run with the same process id left behind. O_EXCL: in a folder that others can
+  // write to, nobody's link is followed.
+  ::unlink(temporary.c_str());
+  const int fd = open_for_writing(temporary, O_CREAT | O_EXCL | O_NOFOLLOW);
   try {
+    keep_mode(fd, path);
     write_and_close(fd, content, temporary);
     if (::rename(temporary.c_str(), path.c_str()) != 0) {
       fail(ErrorCode::kIo, "{}: cannot be replaced: {}; choose another place", printable(path),
@@ -84,15 +119,7 @@ void write_file_atomically(const std::string& path, std::string_view content) {
     ::unlink(temporary.c_str());
     throw;
   }
-  // The rename itself reaches the disk with the folder; a folder that cannot be opened for this
-  // costs only durability.
-  const std::filesystem::path folder = std::filesystem::path(path).parent_path();
-  const int folder_fd =
-      ::open(folder.empty() ? "." : folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (folder_fd >= 0) {
-    ::fsync(folder_fd);
-    ::close(folder_fd);
-  }
+  sync_folder_of(path);
 }
 
 }  // namespace moebench

@@ -11,5 +11,8 @@ namespace moebench {
 void write_all(int fd, std::string_view content, const std::string& path);
 /// fsync; descriptors that cannot be synced (pipes, devices) are fine. Throws kIo.
 void sync_to_disk(int fd, const std::string& path);
+/// A new name reaches the disk with its folder. A folder that cannot be opened or synced costs only
+/// durability, so this never throws.
+void sync_folder_of(const std::string& path);
 
 }  // namespace moebench

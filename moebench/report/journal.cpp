@@ -127,6 +127,7 @@ Journal::Journal(const std::string& path) : path_(path) {
            std::strerror(errno));
     }
     write_all(fd.get(), header_line(), path);
+    sync_folder_of(path);
   } else {
     check_header(std::string_view(existing).substr(0, first_line), path);
     // A cut-off last line holds no finished case; it must not swallow the next append.

@@ -14,6 +14,7 @@ using Json = nlohmann::ordered_json;
 /// each; reading and writing therefore cannot disagree.
 enum class FieldKind : std::uint8_t {
   kAlways,    ///< exists for every case
+  kCounted,   ///< null unless tokens were routed to experts
   kMeasured,  ///< null unless the case was timed
   kVerified,  ///< null unless an answer was judged
   kSpeedup,   ///< null without a baseline
@@ -56,10 +57,10 @@ void for_each_field(Result& r, const Visit& visit) {
   visit("noise", r.noise, kAlways);
   visit("calls_per_sample", r.calls_per_sample, kMeasured);
   visit("samples_s", r.samples_s, kAlways);
-  visit("active_experts", r.active_experts, kAlways);
-  visit("largest_group", r.largest_group, kAlways);
-  visit("weight_bytes", r.weight_bytes, kAlways);
-  visit("flops", r.flops, kAlways);
+  visit("active_experts", r.active_experts, kCounted);
+  visit("largest_group", r.largest_group, kCounted);
+  visit("weight_bytes", r.weight_bytes, kCounted);
+  visit("flops", r.flops, kCounted);
   visit("floor_s", r.floor_s, kMeasured);
   visit("baseline", r.baseline, kAlways);
   visit("speedup", r.speedup, kSpeedup);
@@ -73,6 +74,9 @@ bool exists(const CaseResult& result, FieldKind kind) {
   switch (kind) {
     case FieldKind::kAlways:
       return true;
+    case FieldKind::kCounted:
+      // A timed case without tokens has truly no active expert.
+      return result.active_experts > 0 || !result.samples_s.empty();
     case FieldKind::kMeasured:
       return !result.samples_s.empty();
     case FieldKind::kVerified:
@@ -155,6 +159,7 @@ void from_value(const Json& value, std::vector<double>& out, std::string_view wh
   for (const Json& element : value) {
     out.emplace_back();
     from_value(element, out.back(), where, key);
+    if (out.back() < 0.0) wrong_type(where, key, "an array of times", value);
   }
 }
 void from_value(const Json& value, Phases& out, std::string_view where, const char* key) {
@@ -207,6 +212,10 @@ Json parse_object(std::string_view text, std::string_view where) {
   };
   Json object;
   try {
+    // The library skips a byte order mark, which RFC 8259 forbids to write.
+    if (text.starts_with("\xEF\xBB\xBF")) {
+      fail(ErrorCode::kBadInput, "{}: begins with a byte order mark; remove it", where);
+    }
     object = Json::parse(text, watch);
   } catch (const Json::exception&) {
     fail(ErrorCode::kBadInput, "{}: not JSON: {}; the line is damaged", where, printable(text, 60));
@@ -241,6 +250,13 @@ CaseResult result_from_json(const Json& object, std::string_view where) {
     if (value->is_null() && kind != FieldKind::kAlways) return;
     from_value(*value, member, where, key);
   });
+  const auto samples = object.find("samples");
+  if (samples == object.end() || *samples != result.samples_s.size()) {
+    fail(ErrorCode::kBadInput,
+         "{}: field 'samples' is {}, but 'samples_s' has {}; the file is damaged", where,
+         samples == object.end() ? "missing" : printable(compact(*samples), 40),
+         result.samples_s.size());
+  }
   return result;
 }
 

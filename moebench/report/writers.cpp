@@ -34,31 +34,24 @@ std::string csv_cell(const Json& value) {
   return quoted + "\"";
 }
 
+/// As JSON does it: what is no UTF-8 becomes U+FFFD.
+std::string valid_utf8(std::string_view text) {
+  return Json::parse(compact(Json(text))).get<std::string>();
+}
+
+/// Markup of every kind as character references, which no Markdown dialect takes for markup; line
+/// ends and other control characters would end the row.
 std::string markdown_cell(std::string_view text) {
+  constexpr std::string_view kMarkup = "|\\`*[]<>&~";
   std::string out;
-  for (const char c : text) {
-    switch (c) {
-      case '|':
-        out += "\\|";
-        break;
-      case '<':
-        out += "&lt;";
-        break;
-      case '>':
-        out += "&gt;";
-        break;
-      case '&':
-        out += "&amp;";
-        break;
-      case '`':
-        out += "\\`";
-        break;
-      case '\n':
-      case '\r':
-        out += ' ';
-        break;
-      default:
-        out += c;
+  for (const char c : valid_utf8(text)) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (kMarkup.find(c) != std::string_view::npos) {
+      out += fmt::format("&#{};", byte);
+    } else if (byte < 0x20 || byte == 0x7F) {
+      out += ' ';
+    } else {
+      out += c;
     }
   }
   return out;

@@ -1,7 +1,10 @@
 // write_file_atomically: whatever fails, an earlier report stays whole.
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sched.h>
 #include <signal.h>
+#include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -54,7 +57,7 @@ TEST_F(AtomicFile, WritesAndReplaces) {
 
 TEST_F(AtomicFile, AFullDiskAtAnyByteKeepsTheEarlierFile) {
   const std::string text(1000, 'n');
-  for (std::size_t room = 0; room < text.size(); room += 111) {
+  for (std::size_t room = 0; room < text.size(); room += 37) {
     write_file_atomically(path_, "earlier");
     const pid_t child = ::fork();
     ASSERT_GE(child, 0);
@@ -77,10 +80,75 @@ TEST_F(AtomicFile, AFullDiskAtAnyByteKeepsTheEarlierFile) {
   }
 }
 
+TEST_F(AtomicFile, KeepsPermissionsOfTheEarlierFile) {
+  write_file_atomically(path_, "one");
+  fs::permissions(path_, fs::perms::owner_read | fs::perms::owner_write);
+  write_file_atomically(path_, "two");
+  EXPECT_EQ(fs::status(path_).permissions(), fs::perms::owner_read | fs::perms::owner_write);
+}
+
+TEST_F(AtomicFile, ReplacesTheTargetOfALinkAndKeepsTheLink) {
+  const std::string target = folder_ + "/target.json";
+  write_file_atomically(target, "one");
+  fs::create_symlink("target.json", path_);
+  write_file_atomically(path_, "two");
+  EXPECT_TRUE(fs::is_symlink(path_));
+  EXPECT_EQ(content(), "two");
+  EXPECT_EQ(files(), 2);
+}
+
+TEST_F(AtomicFile, TakesTheLongestNameThatAFileMayHave) {
+  path_ = folder_ + "/" + std::string(255, 'n');
+  write_file_atomically(path_, "long");
+  EXPECT_EQ(content(), "long");
+}
+
+TEST_F(AtomicFile, FollowsNobodysLinkForItsTemporaryFile) {
+  const std::string victim = folder_ + "/victim";
+  write_file_atomically(victim, "precious");
+  fs::create_symlink("victim", fmt::format("{}/.moebench.{}.tmp", folder_, ::getpid()));
+  write_file_atomically(path_, "report");
+  std::ifstream in(victim);
+  EXPECT_EQ(std::string(std::istreambuf_iterator<char>(in), {}), "precious");
+  EXPECT_EQ(content(), "report");
+}
+
+/// A real full disk: a small tmpfs in a mount namespace of its own, which ends with the child.
+TEST_F(AtomicFile, AFullFileSystemKeepsTheEarlierFile) {
+  enum Outcome : int { kKept, kNoMount, kNoError, kWrongError, kDamaged };
+  constexpr std::size_t kDiskBytes = 64 << 10;
+  const pid_t child = ::fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) {
+    if (::unshare(CLONE_NEWNS) != 0 ||
+        ::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0 ||
+        ::mount("tmpfs", folder_.c_str(), "tmpfs", 0, fmt::format("size={}", kDiskBytes).c_str()) !=
+            0) {
+      ::_exit(kNoMount);
+    }
+    write_file_atomically(path_, "earlier");
+    int outcome = kNoError;
+    try {
+      write_file_atomically(path_, std::string(2 * kDiskBytes, 'n'));
+    } catch (const Error& error) {
+      const bool says_why = std::string(error.what()).find("No space left") != std::string::npos;
+      outcome = error.code() == ErrorCode::kIo && says_why ? kKept : kWrongError;
+    }
+    if (outcome == kKept && (content() != "earlier" || files() != 1)) outcome = kDamaged;
+    ::_exit(outcome);
+  }
+  int status = 0;
+  ::waitpid(child, &status, 0);
+  ASSERT_TRUE(WIFEXITED(status));
+  if (WEXITSTATUS(status) == kNoMount) GTEST_SKIP() << "mounting a tmpfs needs more rights";
+  EXPECT_EQ(WEXITSTATUS(status), kKept);
+}
+
 TEST_F(AtomicFile, AFailedRenameKeepsTheTargetAndNoTemporaryFile) {
   fs::create_directories(path_ + "/occupied");
   EXPECT_THROW(write_file_atomically(path_, "x"), Error);
   EXPECT_TRUE(fs::is_directory(path_));
+  EXPECT_EQ(files(), 1);
 }
 
 TEST_F(AtomicFile, ReportsAMissingFolderWithTheCause) {

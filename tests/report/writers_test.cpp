@@ -63,11 +63,20 @@ TEST(Json, IsOneObjectWithTheDocumentedKeys) {
 TEST(Json, HasNullWhereANumberDoesNotExist) {
   const json result = json::parse(to_json(report_of({test::skipped_result()}))).at("results").at(0);
   for (const char* key : {"median_s", "iqr_s", "ci_low_s", "ci_high_s", "floor_s",
-                          "worst_row_error", "speedup", "calls_per_sample"}) {
+                          "worst_row_error", "speedup", "calls_per_sample", "active_experts",
+                          "largest_group", "weight_bytes", "flops", "rows_checked"}) {
     EXPECT_TRUE(result.at(key).is_null()) << key;
   }
   EXPECT_EQ(result.at("samples"), 0);
   EXPECT_EQ(result.at("status"), "skipped");
+}
+
+TEST(Json, HasZeroWhereACaseRanWithoutTokens) {
+  CaseResult r = test::timed_result();
+  r.tokens = r.active_experts = r.largest_group = r.weight_bytes = 0;
+  const json result = json::parse(to_json(report_of({r}))).at("results").at(0);
+  EXPECT_EQ(result.at("active_experts"), 0);
+  EXPECT_EQ(result.at("weight_bytes"), 0);
 }
 
 TEST(Json, NeverHoldsNan) {
@@ -131,6 +140,14 @@ INSTANTIATE_TEST_SUITE_P(
         BadLine{"UnknownStatus", "\"status\":\"ok\"", "\"status\":\"great\"",
                 "'status' is \"great\""},
         BadLine{"SamplesNotNumbers", "\"samples_s\":[", "\"samples_s\":[\"x\",", "'samples_s'"},
+        BadLine{"NegativeSample", "\"samples_s\":[", "\"samples_s\":[-1.0,", "'samples_s'"},
+        BadLine{"NanSample", "\"samples_s\":[", "\"samples_s\":[null,", "'samples_s'"},
+        BadLine{"OtherSampleCount", "\"samples\":3", "\"samples\":4", "'samples' is 4"},
+        BadLine{"NoSampleCount", ",\"samples\":3", "", "'samples' is missing"},
+        BadLine{"ByteOrderMark", "{\"schema", "\xEF\xBB\xBF{\"schema", "byte order mark"},
+        BadLine{"NotAnObject", "{\"schema_version\"", "[{\"schema_version\"", "not JSON"},
+        BadLine{"InvalidUtf8", "\"id\":\"", "\"id\":\"\xFF", "not JSON"},
+        BadLine{"DuplicatePhase", "\"route\":", "\"route\":1,\"route\":", "'route' appears twice"},
         BadLine{"TrailingText", "\"samples\":3}", "\"samples\":3} x", "not JSON"},
         BadLine{"CutOff", "\"samples\":3}", "", "not JSON"}),
     [](const auto& param) { return param.param.name; });
@@ -160,6 +177,13 @@ TEST_P(HostileName, SurvivesJson) {
   const json document = json::parse(to_json(report));
   EXPECT_EQ(result_from_json_line(result_to_json_line(r)).model,
             document.at("results").at(0).at("model").get<std::string>());
+}
+
+TEST(JsonLine, RefusesDeepNestingQuickly) {
+  constexpr std::size_t kDepth = 100'000;
+  const std::string deep = std::string(kDepth, '[') + std::string(kDepth, ']');
+  EXPECT_THROW((void)result_from_json_line(deep), Error);
+  EXPECT_THROW((void)result_from_json_line(std::string(kDepth, '[')), Error);
 }
 
 /// Cells of one CSV record, by RFC 4180; `at` moves past its line end.
@@ -218,6 +242,21 @@ TEST_P(HostileName, KeepsMarkdownTablesWhole) {
   const std::string text = to_markdown(report_of({r}));
   EXPECT_EQ(std::count(text.begin(), text.end(), '\n'), 3) << "a header, a rule and one row";
   EXPECT_EQ(text.find("<script>"), std::string::npos);
+}
+
+/// A cell ends at a pipe that no backslash protects, and a backslash may itself be protected: no
+/// name may bring either. Nor may it bring bytes that are no UTF-8 or a link.
+TEST_P(HostileName, BringsNoMarkdownMarkup) {
+  CaseResult r = test::timed_result();
+  r.sub_label = hostile_names[GetParam()];
+  r.noise = "[click](javascript:1) \\| *b*";
+  const std::string text = to_markdown(report_of({r}));
+  const std::size_t row = text.rfind('\n', text.size() - 2) + 1;
+  EXPECT_EQ(
+      std::count(text.begin() + static_cast<std::ptrdiff_t>(row), text.end(), '|'),
+      std::count(text.begin(), text.begin() + static_cast<std::ptrdiff_t>(text.find('\n')), '|'));
+  EXPECT_EQ(text.find_first_of("\\*[]<>`", row), std::string::npos);
+  EXPECT_NO_THROW((void)json(text).dump()) << "valid UTF-8";
 }
 
 INSTANTIATE_TEST_SUITE_P(Names, HostileName,
