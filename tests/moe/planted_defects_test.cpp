@@ -174,6 +174,22 @@ TEST_P(PlantedOutput, FlippedSignOfOneElementIsCaught) {
   EXPECT_THAT(verdict().reason, HasSubstr("row 0: element " + std::to_string(column)));
 }
 
+class OneExpertAmongEight : public ::testing::TestWithParam<SchemeCase> {};
+INSTANTIATE_TEST_SUITE_P(AllSchemes, OneExpertAmongEight, ::testing::ValuesIn(all_scheme_cases()),
+                         testing::param_name<::testing::TestParamInfo<SchemeCase>>);
+
+// The uncertainty of eight experts adds up in the radius, the error of one does not: the hardest
+// case for the bound.
+TEST_P(OneExpertAmongEight, ThreePercentTooLargeIsCaughtAtARealisticShape) {
+  const MoeShape shape{
+      .num_experts = 8, .topk = 8, .hidden = 1024, .intermediate = 512, .act = GetParam().act};
+  const LayerCase layer = synthetic_case(kSeed, shape, GetParam().scheme, 1);
+  const NaiveAnswer wrong = naive_forward(
+      layer.problem, layer.weights, {.defect = Defect::kScaleErrorOneExpert, .bad_expert = 5});
+  const Verdict verdict = judge(layer.problem, reference_of(layer, wrong.claim), wrong.y, "");
+  EXPECT_THAT(verdict.reason, HasSubstr("row 0: element")) << describe(kSeed, layer.problem);
+}
+
 double cosine(const std::vector<double>& a, const std::vector<double>& b) {
   const double ab = std::inner_product(a.begin(), a.end(), b.begin(), 0.0);
   const double aa = std::inner_product(a.begin(), a.end(), a.begin(), 0.0);
