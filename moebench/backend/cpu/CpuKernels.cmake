@@ -2,7 +2,7 @@
 # out is replaced by its stub under absent/. Sets MOEBENCH_CPU_KERNEL_SOURCES.
 set(MOEBENCH_ISA_FLAGS_avx2 -mavx2 -mfma -mf16c)
 set(MOEBENCH_ISA_FLAGS_avx512 ${MOEBENCH_ISA_FLAGS_avx2} -mavx512f -mavx512bw -mavx512vl -mavx512dq)
-set(MOEBENCH_ISA_FLAGS_avx512_bf16 ${MOEBENCH_ISA_FLAGS_avx512} -mavx512vbmi -mavx512bf16)
+set(MOEBENCH_ISA_FLAGS_avx512_bf16 ${MOEBENCH_ISA_FLAGS_avx512} -mavx512vbmi -mavx512vnni -mavx512bf16)
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
   # GCC 12's AVX-512 headers leave don't-care operands unset and warn about it (GCC bug 105593).
   list(APPEND MOEBENCH_ISA_FLAGS_avx512 -Wno-maybe-uninitialized -Wno-uninitialized)

@@ -13,7 +13,7 @@ namespace moebench::cpu {
 struct CpuFeatures {
   bool avx2 = false;            ///< AVX2, FMA, F16C
   bool avx512 = false;          ///< AVX-512 F, BW, VL, DQ and the above
-  bool avx512_bf16 = false;     ///< BF16, VBMI and the above
+  bool avx512_bf16 = false;     ///< BF16, VBMI, VNNI and the above
   bool half_rate_bf16 = false;  ///< VDPBF16PS at half the rate of FP32 multiply-adds
 };
 [[nodiscard]] CpuFeatures detect_cpu_features();  ///< cpuid_x86.cpp, or absent/cpuid.cpp elsewhere

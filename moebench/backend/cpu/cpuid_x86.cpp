@@ -66,8 +66,9 @@ CpuFeatures detect_cpu_features() {
   const bool vl = bit(extended.ebx, 31);
   features.avx512 = features.avx2 && (states & kAvx512State) == kAvx512State && f && dq && bw && vl;
   const bool vbmi = bit(extended.ecx, 1);
+  const bool vnni = bit(extended.ecx, 11);
   const bool bf16 = bit(extended1.eax, 5);
-  features.avx512_bf16 = features.avx512 && vbmi && bf16;
+  features.avx512_bf16 = features.avx512 && vbmi && vnni && bf16;
   // Xeon with AMX, 2026-11-23: VDPBF16PS 113 GFLOP/s a core, FP32 multiply-add 222. Zen 4: one of
   // either per cycle.
   features.half_rate_bf16 = is_intel();

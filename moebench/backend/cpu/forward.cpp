@@ -21,7 +21,7 @@ TileFormat tile_format(const MoeShape& shape, Scheme scheme) {
     case Scheme::kNvfp4:
       return TileFormat::kNvfp4;
     case Scheme::kNvfp4W4A16:
-      return shape.act == ActType::kFp16 ? TileFormat::kNvfp4Fp16 : TileFormat::kNvfp4;
+      return shape.act == ActType::kFp16 ? TileFormat::kNvfp4Fp16 : TileFormat::kNvfp4Bf16;
     case Scheme::kFp8:
       return TileFormat::kFp8;
     case Scheme::kFp8Block:
@@ -54,11 +54,11 @@ ForwardSizes::ForwardSizes(const MoeShape& shape, const SchemeConfig& scheme, st
     : format(tile_format(shape, scheme.scheme)) {
   constexpr const char* kWhat = "scratch of a case";
   const std::int64_t widest = round_up(std::max(shape.hidden, shape.intermediate), kStepDepth);
-  const std::int64_t pair_bytes = kernels.operand_pair_bytes[static_cast<int>(format)];
+  const std::int64_t step_bytes = kernels.operand_step_bytes[static_cast<int>(format)];
   rows = checked_product("pairs", {tokens, shape.topk});
-  token_operand_row = checked_product(kWhat, {round_up(shape.hidden, kStepDepth) / 2, pair_bytes});
+  token_operand_row = checked_product(kWhat, {ceil_div(shape.hidden, kStepDepth), step_bytes});
   hidden_operand_row =
-      checked_product(kWhat, {round_up(shape.intermediate, kStepDepth) / 2, pair_bytes});
+      checked_product(kWhat, {ceil_div(shape.intermediate, kStepDepth), step_bytes});
   if (format == TileFormat::kFp8Block) group_scales_row = block_groups(widest);
   operand_bytes = checked_product(kWhat, {rows, std::max(token_operand_row, hidden_operand_row)});
   hidden_bytes = checked_product(kWhat, {rows, shape.intermediate, kActBytes});

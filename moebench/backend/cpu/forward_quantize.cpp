@@ -93,9 +93,12 @@ void CpuForward::quantize_row(const Workspace& space, Projection projection, std
           gate_up ? problem_.scales.a1_global_scale : problem_.scales.a2_global_scale;
       const float global_scale = scales[static_cast<std::size_t>(expert)];
       quantize_nvfp4_row(space.row, cols, global_scale, space.payload, space.scales);
-      kernels_.expand_nvfp4(space.payload, space.scales, cols, space.row);
       token_scales_[row] = 1.0F / (global_scale * *weights_->scales(expert, projection));
-      break;
+      const Tile& tile = plan_.tile_of_row(row);
+      kernels_.store_nvfp4_operand(
+          space.payload, space.scales, cols, tile.tokens, static_cast<int>(row - tile.first_row),
+          operand_.data() + tile.first_row * operand_row_bytes(projection));
+      return;
     }
     case Scheme::kNvfp4W4A16: {
       token_scales_[row] = 1.0F / *weights_->scales(expert, projection);

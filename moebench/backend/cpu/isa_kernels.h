@@ -42,6 +42,13 @@ inline constexpr int kStripsAtOnce = Tokens <= Isa::kTwoStripTokens ? 2 : 1;
 /// 4, 2026-11-23.
 inline constexpr std::int64_t kPrefetchBytes = 2048;
 
+template <std::int64_t kStepBytes>
+MOEBENCH_INLINE inline void prefetch_ahead(const std::uint8_t* weights) {
+  unroll<static_cast<int>(kStepBytes / kCacheLine)>([&](auto line) MOEBENCH_INLINE {
+    __builtin_prefetch(weights + kPrefetchBytes + line.kValue * kCacheLine);
+  });
+}
+
 template <typename Isa, int Tokens, int Strips>
 struct Sums {
   typename Isa::Vec v[Tokens][Strips];
@@ -136,9 +143,7 @@ void multiply_nvfp4(const TileArgs& args) {
     const std::uint8_t* scales = args.slab + args.scale_offset + strip * Isa::kLanes;
     const std::byte* entries = args.operand;
     for (std::int64_t step = 0; step < args.steps; ++step) {
-      unroll<static_cast<int>(kNvfp4StepBytes / kCacheLine)>([&](auto line) MOEBENCH_INLINE {
-        __builtin_prefetch(values + kPrefetchBytes + line.kValue * kCacheLine);
-      });
+      prefetch_ahead<kNvfp4StepBytes>(values);
       Sums<Isa, Tokens, kStrips> block;
       block.clear();
       add_nvfp4_step<Isa, Entry, Tokens, kStrips>(values, strip, entries, block);
@@ -166,9 +171,7 @@ void multiply_fp8(const TileArgs& args) {
     const std::uint8_t* values = args.slab;
     const std::byte* entries = args.operand;
     for (std::int64_t step = 0; step < args.steps; ++step) {
-      unroll<static_cast<int>(kFp8StepBytes / kCacheLine)>([&](auto line) MOEBENCH_INLINE {
-        __builtin_prefetch(values + kPrefetchBytes + line.kValue * kCacheLine);
-      });
+      prefetch_ahead<kFp8StepBytes>(values);
       add_fp8_step<Isa, Entry, Tokens, kStrips>(values, strip, entries, total);
       values += kFp8StepBytes;
       entries += kPairsPerStep * Tokens * Entry::kBytes;
@@ -193,9 +196,7 @@ void multiply_fp8_block(const TileArgs& args) {
       Sums<Isa, Tokens, kStrips> group;
       group.clear();
       for (std::int64_t step = 0; step < count; ++step) {
-        unroll<static_cast<int>(kFp8StepBytes / kCacheLine)>([&](auto line) MOEBENCH_INLINE {
-          __builtin_prefetch(values + kPrefetchBytes + line.kValue * kCacheLine);
-        });
+        prefetch_ahead<kFp8StepBytes>(values);
         add_fp8_step<Isa, Entry, Tokens, kStrips>(values, strip, entries, group);
         values += kFp8StepBytes;
         entries += kPairsPerStep * Tokens * Entry::kBytes;
@@ -231,27 +232,46 @@ void store_operand(const float* x, std::int64_t cols, std::int64_t padded_cols, 
   }
 }
 
-template <typename Isa, typename Nvfp4Entry, typename Fp16Entry, typename Fp8Entry>
+/// A quantised row as values, E2M1 times its E4M3 scale: exact in FP32 and BF16.
+template <typename Isa, typename Entry>
+void store_nvfp4_values(const std::uint8_t* payload, const std::uint8_t* scales, std::int64_t cols,
+                        int tile_tokens, int token, std::byte* tile) {
+  float values[kStepDepth];
+  for (std::int64_t step = 0; step < cols / kStepDepth; ++step) {
+    Isa::expand_nvfp4(payload + step * kStepDepth / 2, scales + step, kStepDepth, values);
+    store_operand<Entry>(values, kStepDepth, kStepDepth, tile_tokens, token,
+                         tile + step * kPairsPerStep * tile_tokens * Entry::kBytes);
+  }
+}
+
+constexpr int index_of(TileFormat format) { return static_cast<int>(format); }
+
+/// Exact: values that BF16 holds. Fp16: FP16 tokens. Fp8: E4M3 tokens.
+template <typename Isa, typename ExactEntry, typename Fp16Entry, typename Fp8Entry>
 void fill_tile_kernels(CpuKernels& table) {
+  constexpr int kNvfp4 = index_of(TileFormat::kNvfp4);
+  constexpr int kNvfp4Bf16 = index_of(TileFormat::kNvfp4Bf16);
+  constexpr int kNvfp4Fp16 = index_of(TileFormat::kNvfp4Fp16);
+  constexpr int kFp8 = index_of(TileFormat::kFp8);
+  constexpr int kFp8Block = index_of(TileFormat::kFp8Block);
   table.max_tile_tokens = Isa::kTileTokens;
-  const auto at = [](TileFormat format) { return static_cast<int>(format); };
-  table.operand_pair_bytes[at(TileFormat::kNvfp4)] = Nvfp4Entry::kBytes;
-  table.operand_pair_bytes[at(TileFormat::kNvfp4Fp16)] = Fp16Entry::kBytes;
-  table.operand_pair_bytes[at(TileFormat::kFp8)] = Fp8Entry::kBytes;
-  table.operand_pair_bytes[at(TileFormat::kFp8Block)] = Fp8Entry::kBytes;
-  table.store_operand[at(TileFormat::kNvfp4)] = store_operand<Nvfp4Entry>;
-  table.store_operand[at(TileFormat::kNvfp4Fp16)] = store_operand<Fp16Entry>;
-  table.store_operand[at(TileFormat::kFp8)] = store_operand<Fp8Entry>;
-  table.store_operand[at(TileFormat::kFp8Block)] = store_operand<Fp8Entry>;
+  table.operand_step_bytes[kNvfp4] = kPairsPerStep * ExactEntry::kBytes;
+  table.operand_step_bytes[kNvfp4Bf16] = kPairsPerStep * ExactEntry::kBytes;
+  table.operand_step_bytes[kNvfp4Fp16] = kPairsPerStep * Fp16Entry::kBytes;
+  table.operand_step_bytes[kFp8] = kPairsPerStep * Fp8Entry::kBytes;
+  table.operand_step_bytes[kFp8Block] = kPairsPerStep * Fp8Entry::kBytes;
+  table.store_nvfp4_operand = store_nvfp4_values<Isa, ExactEntry>;
+  table.store_operand[kNvfp4Bf16] = store_operand<ExactEntry>;
+  table.store_operand[kNvfp4Fp16] = store_operand<Fp16Entry>;
+  table.store_operand[kFp8] = store_operand<Fp8Entry>;
+  table.store_operand[kFp8Block] = store_operand<Fp8Entry>;
   unroll<Isa::kTileTokens>([&](auto t) {
     constexpr int kTokens = t.kValue + 1;
-    table.multiply_tile[at(TileFormat::kNvfp4)][t.kValue] =
-        multiply_nvfp4<Isa, Nvfp4Entry, kTokens>;
-    table.multiply_tile[at(TileFormat::kNvfp4Fp16)][t.kValue] =
-        multiply_nvfp4<Isa, Fp16Entry, kTokens>;
-    table.multiply_tile[at(TileFormat::kFp8)][t.kValue] = multiply_fp8<Isa, Fp8Entry, kTokens>;
-    table.multiply_tile[at(TileFormat::kFp8Block)][t.kValue] =
-        multiply_fp8_block<Isa, Fp8Entry, kTokens>;
+    table.multiply_tile[kNvfp4][t.kValue] = multiply_nvfp4<Isa, ExactEntry, kTokens>;
+    table.multiply_tile[kNvfp4Bf16][t.kValue] = multiply_nvfp4<Isa, ExactEntry, kTokens>;
+    table.multiply_tile[kNvfp4Fp16][t.kValue] = multiply_nvfp4<Isa, Fp16Entry, kTokens>;
+    table.multiply_tile[kFp8][t.kValue] = multiply_fp8<Isa, Fp8Entry, kTokens>;
+    table.multiply_tile[kFp8Block][t.kValue] = multiply_fp8_block<Isa, Fp8Entry, kTokens>;
   });
 }
 

@@ -186,7 +186,6 @@ void fill_row_kernels(CpuKernels& table) {
   table.decode_row = decode_row<Isa>;
   table.amax = amax<Isa>;
   table.combine = combine<Isa>;
-  table.expand_nvfp4 = Isa::expand_nvfp4;
   table.expand_fp8 = Isa::expand_fp8;
 }
 

@@ -12,19 +12,21 @@ namespace moebench::cpu {
 
 /// What a tile kernel multiplies.
 enum class TileFormat : std::uint8_t {
-  kNvfp4,      ///< NVFP4 weights, tokens whose values are exact in BF16 (W4A4; BF16 tokens)
+  kNvfp4,      ///< NVFP4 weights and tokens (W4A4)
+  kNvfp4Bf16,  ///< NVFP4 weights, BF16 tokens
   kNvfp4Fp16,  ///< NVFP4 weights, FP16 tokens
   kFp8,        ///< FP8 weights and tokens, scales outside the sum
   kFp8Block,   ///< FP8 with 128x128 and 1x128 scales
 };
-inline constexpr int kTileFormats = 4;
+inline constexpr int kTileFormats = 5;
 inline constexpr int kMaxTileTokens = 12;
 
 /// One slab times one tile of tokens: sums[token][slab row] = sum over k of weight * token value,
 /// with the scales that belong inside the sum (NVFP4's blocks, FP8's 128-wide groups).
 ///
-/// A tile is the operand form of 1..max_tile_tokens tokens: for each pair of k (2i, 2i+1) one entry
-/// per token, entries of operand_pair_bytes, so that a kernel walks one contiguous stream.
+/// A tile is the operand form of 1..max_tile_tokens tokens. Its content is the ISA's own affair;
+/// per step of 16 k it takes operand_step_bytes a token, and a kernel walks it as one contiguous
+/// stream.
 struct TileArgs {
   const std::uint8_t* slab;
   std::int64_t steps;
@@ -51,12 +53,16 @@ struct EpilogueArgs {
 struct CpuKernels {
   const char* isa;
   int max_tile_tokens;
-  std::int64_t operand_pair_bytes[kTileFormats];
+  std::int64_t operand_step_bytes[kTileFormats];  ///< per token and 16 k
   /// [format][tokens - 1]
   void (*multiply_tile[kTileFormats][kMaxTileTokens])(const TileArgs&);
-  /// Writes token `token` of a tile of `tile_tokens`; columns cols..padded_cols become zero.
+  /// Writes token `token` of a tile of `tile_tokens`; columns cols..padded_cols become zero. Null
+  /// for kNvfp4.
   void (*store_operand[kTileFormats])(const float* x, std::int64_t cols, std::int64_t padded_cols,
                                       int tile_tokens, int token, std::byte* tile);
+  /// The same for kNvfp4, from a quantised row.
+  void (*store_nvfp4_operand)(const std::uint8_t* payload, const std::uint8_t* scales,
+                              std::int64_t cols, int tile_tokens, int token, std::byte* tile);
   /// GEMM1: gate = half(sum), up = half(sum), out = half(silu(gate) * up).
   void (*activate)(const EpilogueArgs&);
   /// GEMM2: out = half(sum).
@@ -64,9 +70,6 @@ struct CpuKernels {
   void (*decode_row)(ActType type, const std::uint16_t* x, std::int64_t n, float* out);
   /// max |x|; NaN if any x is.
   float (*amax)(const float* x, std::int64_t n);
-  /// Quantised row to float; NVFP4 without its global scale.
-  void (*expand_nvfp4)(const std::uint8_t* payload, const std::uint8_t* scales, std::int64_t cols,
-                       float* out);
   void (*expand_fp8)(const std::uint8_t* payload, std::int64_t cols, float* out);
   /// y = half(sum_j float(c[j]) * weights[j]) in slot order; c: [topk] rows, `stride` apart.
   void (*combine)(ActType type, const std::uint16_t* c, std::int64_t stride, const float* weights,

@@ -185,14 +185,46 @@ TEST_P(CpuRowKernels, ExpandEveryFp8Code) {
   }
 }
 
-TEST_P(CpuRowKernels, ExpandEveryNvfp4CodeUnderEveryScale) {
-  std::vector<std::uint8_t> payload = {0x10, 0x32, 0x54, 0x76, 0x98, 0xBA, 0xDC, 0xFE};
-  for (unsigned scale = 0; scale < 0x7F; ++scale) {
-    const auto code = static_cast<std::uint8_t>(scale);
-    std::vector<float> values(16);
-    kernels_->expand_nvfp4(payload.data(), &code, 16, values.data());
-    for (std::size_t i = 0; i < values.size(); ++i) {
-      ASSERT_EQ(values[i], decode_e2m1(static_cast<std::uint8_t>(i)) * decode_e4m3(code));
+/// A slab whose only non-zero weights are at depth k, against tokens with one non-zero value there:
+/// every product of two codes under every weight scale comes out exactly, on every row.
+TEST_P(CpuRowKernels, TilesDecodeEveryNvfp4CodeAndScale) {
+  const auto nvfp4 = static_cast<std::size_t>(TileFormat::kNvfp4);
+  for (std::int64_t k = 0; k < kStepDepth; ++k) {
+    for (std::uint8_t token_code = 0; token_code < 16; ++token_code) {
+      std::vector<std::uint8_t> payload(kStepDepth / 2);
+      payload[static_cast<std::size_t>(k / 2)] =
+          static_cast<std::uint8_t>(token_code << (k % 2 * 4));
+      const auto token_scale = static_cast<std::uint8_t>(1 + 7 * token_code);
+      std::vector<std::byte> tile(static_cast<std::size_t>(kernels_->operand_step_bytes[nvfp4]));
+      kernels_->store_nvfp4_operand(payload.data(), &token_scale, kStepDepth, 1, 0, tile.data());
+      for (unsigned scale = 0; scale < 0x7F; ++scale) {
+        std::vector<std::uint8_t> slab(kNvfp4StepBytes + kScaleStepBytes);
+        for (std::int64_t row = 0; row < kSlabRows; ++row) {
+          const std::int64_t lane =
+              nvfp4_lane_offset(row / kPanelRows, row % kPanelRows, k / 8 * 8);
+          const auto nibble = static_cast<unsigned>(k % 8 / 2 + 4 * (k % 2));
+          const std::uint32_t code = static_cast<std::uint32_t>(row % 16) << (4 * nibble);
+          std::memcpy(slab.data() + lane, &code, sizeof code);
+          slab[static_cast<std::size_t>(
+              kNvfp4StepBytes + nvfp4_scale_offset(row / kPanelRows, row % kPanelRows, 0))] =
+              static_cast<std::uint8_t>(scale);
+        }
+        std::vector<float> sums(kSlabRows);
+        kernels_->multiply_tile[nvfp4][0]({.slab = slab.data(),
+                                           .steps = 1,
+                                           .scale_offset = kNvfp4StepBytes,
+                                           .operand = tile.data(),
+                                           .weight_scales = nullptr,
+                                           .operand_scales = nullptr,
+                                           .sums = sums.data()});
+        const float both_scales =
+            decode_e4m3(token_scale) * decode_e4m3(static_cast<std::uint8_t>(scale));
+        for (std::size_t row = 0; row < sums.size(); ++row) {
+          ASSERT_EQ(sums[row], decode_e2m1(static_cast<std::uint8_t>(row % 16)) *
+                                   decode_e2m1(token_code) * both_scales)
+              << "row " << row << " k " << k;
+        }
+      }
     }
   }
 }
@@ -205,8 +237,7 @@ TEST_P(CpuRowKernels, TilesDecodeEveryFp8Code) {
   for (std::int64_t k = 0; k < kDepth; ++k) {
     std::vector<float> token(kDepth, 0.0F);
     token[static_cast<std::size_t>(k)] = 1.0F;
-    std::vector<std::byte> tile(
-        static_cast<std::size_t>(kDepth / 2 * kernels_->operand_pair_bytes[fp8]));
+    std::vector<std::byte> tile(static_cast<std::size_t>(kernels_->operand_step_bytes[fp8]));
     kernels_->store_operand[fp8](token.data(), kDepth, kDepth, 1, 0, tile.data());
     for (unsigned base = 0; base < 256; base += 16) {
       std::vector<std::uint8_t> slab(kFp8StepBytes);
