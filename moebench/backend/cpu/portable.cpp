@@ -40,7 +40,7 @@ struct Portable {
   using Vec = Lanes;
   static constexpr int kLanes = Lanes::kCount;
   static constexpr int kStrips = 2;
-  static constexpr int kTileTokens = 8;
+  static constexpr int kTileTokens = 4;  // each size is unrolled code: more costs compile time only
   static constexpr int kTwoStripTokens = 0;
 
   static Vec zero() { return {}; }
