@@ -153,10 +153,14 @@ constexpr std::int64_t kCodeStepBytes = (kQuads + 2) * kQuadBytes;
 constexpr float kCodeScaleFactor = 256.0F / 4.0F;
 
 void store_nvfp4_codes(const std::uint8_t* payload, const std::uint8_t* scales, std::int64_t cols,
-                       int tile_tokens, int token, std::byte* tile) {
+                       std::int64_t padded_cols, int tile_tokens, int token, std::byte* tile) {
   const __m128i values = _mm_setr_epi8(0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12);
   const __m128i order = _mm_setr_epi8(0, 4, 1, 5, 2, 6, 3, 7, 8, 12, 9, 13, 10, 14, 11, 15);
   const std::int64_t quad_stride = tile_tokens * kQuadBytes;
+  std::byte* padding = tile + cols / kStepDepth * tile_tokens * kCodeStepBytes;
+  for (std::int64_t i = 0; i < (padded_cols - cols) / kStepDepth * (kQuads + 2); ++i) {
+    __builtin_memset(padding + i * quad_stride + token * kQuadBytes, 0, kQuadBytes);
+  }
   for (std::int64_t step = 0; step < cols / kStepDepth; ++step) {
     const __m128i bytes =
         _mm_loadl_epi64(reinterpret_cast<const __m128i*>(payload + step * kStepDepth / 2));
@@ -202,41 +206,47 @@ void multiply_nvfp4_codes(const TileArgs& args) {
     Sums<Avx512Bf16, Tokens, kStrips> total;
     total.clear();
     const std::uint8_t* values = args.slab + strip * kNvfp4PanelStepBytes;
-    const std::uint8_t* scales = args.slab + args.scale_offset + strip * kPanelRows;
     const std::byte* operand = args.operand;
-    for (std::int64_t step = 0; step < args.steps; ++step) {
-      prefetch_ahead<kNvfp4StepBytes>(values);
-      __m512i weights[kStrips][kQuads];
-      __m512 weight_scale[kStrips];
-      unroll<kStrips>([&](auto s) MOEBENCH_INLINE {
-        unroll<kQuads / 2>([&](auto v) MOEBENCH_INLINE {
-          const __m512i codes =
-              _mm512_loadu_si512(values + s.kValue * kNvfp4PanelStepBytes + v.kValue * kCacheLine);
-          weights[s.kValue][2 * v.kValue] = _mm512_permutexvar_epi8(codes, table);
-          weights[s.kValue][2 * v.kValue + 1] =
-              _mm512_permutexvar_epi8(_mm512_srli_epi16(codes, 4), table);
-        });
-        weight_scale[s.kValue] = Avx512Bf16::load_scales(scales + s.kValue * kPanelRows);
-      });
-      unroll<Tokens>([&](auto t) MOEBENCH_INLINE {
-        const std::byte* token = operand + t.kValue * kQuadBytes;
-        const __m512i first = broadcast_quad(token + kQuads * kQuadStride);
-        const __m512 token_scale =
-            _mm512_castsi512_ps(broadcast_quad(token + (kQuads + 1) * kQuadStride));
+    for (std::int64_t chunk = 0; chunk < args.steps; chunk += kChunkSteps) {
+      const std::uint8_t* scales =
+          args.slab + chunk / kChunkSteps * kChunkBytes + kChunkScales + strip * kPanelRows;
+      prefetch_ahead<kChunkBytes - kChunkScales>(values + kChunkScales);
+#pragma GCC unroll 1
+      for (int step = 0; step < kChunkSteps; ++step) {
+        prefetch_ahead<kNvfp4StepBytes>(values);
+        __m512i weights[kStrips][kQuads];
+        __m512 weight_scale[kStrips];
         unroll<kStrips>([&](auto s) MOEBENCH_INLINE {
-          __m512i sum = first;
-          unroll<kQuads>([&](auto quad) MOEBENCH_INLINE {
-            sum = _mm512_dpbusd_epi32(sum, weights[s.kValue][quad.kValue],
-                                      broadcast_quad(token + quad.kValue * kQuadStride));
+          unroll<kQuads / 2>([&](auto v) MOEBENCH_INLINE {
+            const __m512i codes = _mm512_loadu_si512(values + s.kValue * kNvfp4PanelStepBytes +
+                                                     v.kValue * kCacheLine);
+            weights[s.kValue][2 * v.kValue] = _mm512_permutexvar_epi8(codes, table);
+            weights[s.kValue][2 * v.kValue + 1] =
+                _mm512_permutexvar_epi8(_mm512_srli_epi16(codes, 4), table);
           });
-          total.v[t.kValue][s.kValue] = _mm512_fmadd_ps(
-              _mm512_cvtepi32_ps(sum), _mm512_mul_ps(weight_scale[s.kValue], token_scale),
-              total.v[t.kValue][s.kValue]);
+          weight_scale[s.kValue] = Avx512Bf16::load_scales(scales + s.kValue * kPanelRows);
         });
-      });
-      values += kNvfp4StepBytes;
-      scales += kScaleStepBytes;
-      operand += Tokens * kCodeStepBytes;
+        unroll<Tokens>([&](auto t) MOEBENCH_INLINE {
+          const std::byte* token = operand + t.kValue * kQuadBytes;
+          const __m512i first = broadcast_quad(token + kQuads * kQuadStride);
+          const __m512 token_scale =
+              _mm512_castsi512_ps(broadcast_quad(token + (kQuads + 1) * kQuadStride));
+          unroll<kStrips>([&](auto s) MOEBENCH_INLINE {
+            __m512i sum = first;
+            unroll<kQuads>([&](auto quad) MOEBENCH_INLINE {
+              sum = _mm512_dpbusd_epi32(sum, weights[s.kValue][quad.kValue],
+                                        broadcast_quad(token + quad.kValue * kQuadStride));
+            });
+            total.v[t.kValue][s.kValue] = _mm512_fmadd_ps(
+                _mm512_cvtepi32_ps(sum), _mm512_mul_ps(weight_scale[s.kValue], token_scale),
+                total.v[t.kValue][s.kValue]);
+          });
+        });
+        values += kNvfp4StepBytes;
+        scales += kScaleStepBytes;
+        operand += Tokens * kCodeStepBytes;
+      }
+      values += kChunkBytes - kChunkScales;
     }
     total.store(args.sums, strip);
   }

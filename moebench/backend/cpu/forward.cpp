@@ -56,19 +56,18 @@ ForwardSizes::ForwardSizes(const MoeShape& shape, const SchemeConfig& scheme, st
   const std::int64_t widest = round_up(std::max(shape.hidden, shape.intermediate), kStepDepth);
   const std::int64_t step_bytes = kernels.operand_step_bytes[static_cast<int>(format)];
   rows = checked_product("pairs", {tokens, shape.topk});
-  token_operand_row = checked_product(kWhat, {ceil_div(shape.hidden, kStepDepth), step_bytes});
-  hidden_operand_row =
-      checked_product(kWhat, {ceil_div(shape.intermediate, kStepDepth), step_bytes});
+  const PackedGeometry packed(shape, weight_format(scheme));
+  token_operand_row = checked_product(kWhat, {packed.gate_up.steps, step_bytes});
+  hidden_operand_row = checked_product(kWhat, {packed.down.steps, step_bytes});
   if (format == TileFormat::kFp8Block) group_scales_row = block_groups(widest);
   operand_bytes = checked_product(kWhat, {rows, std::max(token_operand_row, hidden_operand_row)});
   hidden_bytes = checked_product(kWhat, {rows, shape.intermediate, kActBytes});
   expert_output_bytes = checked_product(kWhat, {rows, shape.hidden, kActBytes});
   row_scale_bytes = checked_product(kWhat, {rows, (3 + group_scales_row) * kFloatBytes});
-  // row, payload, scales, group scales, sums and slab scales, 128-wide weight scales
+  // row, payload, scales, sums and slab scales, 128-wide weight scales: the parts of workspace()
   thread_bytes = widest * kFloatBytes + round_up(widest, kCacheLine) +
-                 round_up(widest / kStepDepth, kCacheLine) +
-                 round_up(block_groups(widest) * kFloatBytes, kCacheLine) +
-                 kSumsFloats * kFloatBytes + block_groups(widest) * kSlabRows * kFloatBytes;
+                 round_up(widest / kStepDepth, kCacheLine) + kSumsFloats * kFloatBytes +
+                 block_groups(widest) * kSlabRows * kFloatBytes;
   thread_bytes = round_up(thread_bytes, kCacheLine);
   all_thread_bytes = checked_product(kWhat, {threads, thread_bytes});
 }
@@ -115,7 +114,6 @@ CpuForward::Workspace CpuForward::workspace(int thread) {
   space.row = reinterpret_cast<float*>(carve(widest * kFloatBytes));
   space.payload = reinterpret_cast<std::uint8_t*>(carve(widest));
   space.scales = reinterpret_cast<std::uint8_t*>(carve(widest / kStepDepth));
-  space.group_scales = reinterpret_cast<float*>(carve(block_groups(widest) * kFloatBytes));
   space.sums = reinterpret_cast<float*>(carve(kSumsFloats * kFloatBytes));
   space.weight_scales =
       reinterpret_cast<float*>(carve(block_groups(widest) * kSlabRows * kFloatBytes));
@@ -228,7 +226,6 @@ void CpuForward::multiply_slab(const Workspace& space, Projection projection,
   TileArgs tile_args{};
   tile_args.slab = weights_->slab(group.expert, projection, slab);
   tile_args.steps = geometry.steps;
-  tile_args.scale_offset = geometry.scale_offset;
   tile_args.weight_scales = space.weight_scales;
   tile_args.sums = space.sums;
   EpilogueArgs epilogue{};

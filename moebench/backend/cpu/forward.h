@@ -51,7 +51,6 @@ class CpuForward final : public PreparedMoe {
     float* row;
     std::uint8_t* payload;
     std::uint8_t* scales;
-    float* group_scales;
     float* sums;
     float* weight_scales;
   };

@@ -96,7 +96,8 @@ void CpuForward::quantize_row(const Workspace& space, Projection projection, std
       token_scales_[row] = 1.0F / (global_scale * *weights_->scales(expert, projection));
       const Tile& tile = plan_.tile_of_row(row);
       kernels_.store_nvfp4_operand(
-          space.payload, space.scales, cols, tile.tokens, static_cast<int>(row - tile.first_row),
+          space.payload, space.scales, cols, weights_->geometry().of(projection).padded_depth(),
+          tile.tokens, static_cast<int>(row - tile.first_row),
           operand_.data() + tile.first_row * operand_row_bytes(projection));
       return;
     }

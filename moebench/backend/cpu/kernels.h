@@ -30,7 +30,6 @@ inline constexpr int kMaxTileTokens = 12;
 struct TileArgs {
   const std::uint8_t* slab;
   std::int64_t steps;
-  std::int64_t scale_offset;  ///< NVFP4: scales in the slab
   const std::byte* operand;
   const float* weight_scales;   ///< kFp8Block: [groups][32]
   const float* operand_scales;  ///< kFp8Block: [groups][tokens]
@@ -62,7 +61,8 @@ struct CpuKernels {
                                       int tile_tokens, int token, std::byte* tile);
   /// The same for kNvfp4, from a quantised row.
   void (*store_nvfp4_operand)(const std::uint8_t* payload, const std::uint8_t* scales,
-                              std::int64_t cols, int tile_tokens, int token, std::byte* tile);
+                              std::int64_t cols, std::int64_t padded_cols, int tile_tokens,
+                              int token, std::byte* tile);
   /// GEMM1: gate = half(sum), up = half(sum), out = half(silu(gate) * up).
   void (*activate)(const EpilogueArgs&);
   /// GEMM2: out = half(sum).

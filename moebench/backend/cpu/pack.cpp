@@ -18,9 +18,9 @@ SlabGeometry slab_geometry(std::int64_t slabs, std::int64_t depth, WeightFormat 
   geometry.slabs = slabs;
   geometry.steps = ceil_div(depth, kStepDepth);
   if (format == WeightFormat::kNvfp4) {
-    geometry.scale_offset = geometry.steps * kNvfp4StepBytes;
-    geometry.slab_bytes =
-        round_up(geometry.scale_offset + geometry.steps * kScaleStepBytes, kCacheLine);
+    const std::int64_t chunks = ceil_div(geometry.steps, kChunkSteps);
+    geometry.steps = chunks * kChunkSteps;
+    geometry.slab_bytes = chunks * kChunkBytes;
   } else {
     geometry.slab_bytes = geometry.steps * kFp8StepBytes;
   }
@@ -40,7 +40,7 @@ std::uint32_t interleave_nibbles(std::uint32_t columns) {
 }
 
 void pack_nvfp4_row(const Nvfp4View& matrix, std::int64_t row, std::int64_t panel,
-                    std::int64_t panel_row, std::int64_t scale_offset, std::uint8_t* slab) {
+                    std::int64_t panel_row, std::uint8_t* slab) {
   const std::int64_t steps = matrix.cols / kStepDepth;
   const std::uint8_t* payload = matrix.payload + row * (matrix.cols / 2);
   for (std::int64_t k = 0; k < matrix.cols; k += 8) {
@@ -51,7 +51,7 @@ void pack_nvfp4_row(const Nvfp4View& matrix, std::int64_t row, std::int64_t pane
   }
   const std::uint8_t* scales = matrix.scales + row * steps;
   for (std::int64_t step = 0; step < steps; ++step) {
-    slab[scale_offset + nvfp4_scale_offset(panel, panel_row, step)] = scales[step];
+    slab[nvfp4_scale_offset(panel, panel_row, step)] = scales[step];
   }
 }
 
@@ -130,8 +130,7 @@ void PackedCpuWeights::pack_matrix(const Nvfp4View& matrix, Projection projectio
     for (std::int64_t r = 0; r < kSlabRows; ++r) {
       const std::int64_t row = geometry_.canonical_row(projection, s, r);
       if (row < 0) continue;  // the buffer is zero-filled
-      pack_nvfp4_row(matrix, row, r / kPanelRows, r % kPanelRows, slabs.scale_offset,
-                     out + s * slabs.slab_bytes);
+      pack_nvfp4_row(matrix, row, r / kPanelRows, r % kPanelRows, out + s * slabs.slab_bytes);
     }
   }
 }

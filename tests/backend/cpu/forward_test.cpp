@@ -30,6 +30,19 @@ TEST(CpuForward, PhasesCoverTheWholeCall) {
                                             "quantize", "gemm2", "combine"));
 }
 
+TEST(CpuForward, FlushingCachesBetweenRunsChangesNothing) {
+  const LayerCase layer = synthetic_case(1, kShape, {.scheme = Scheme::kNvfp4}, 7);
+  const auto kernel = cpu_kernel(Scheme::kNvfp4, "", 2);
+  const auto prepared = prepare(*kernel, layer);
+  std::vector<std::uint16_t> first(7 * 64, kPoison);
+  std::vector<std::uint16_t> second(7 * 64, kPoison);
+  prepared->run(first);
+  prepared->flush_caches();
+  prepared->flush_caches();
+  prepared->run(second);
+  EXPECT_EQ(first, second);
+}
+
 TEST(CpuForward, NoTokensIsNoWork) {
   for (const Scheme scheme : kAllSchemes) {
     const LayerCase layer = synthetic_case(1, kShape, {.scheme = scheme}, 0);

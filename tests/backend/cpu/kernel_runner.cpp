@@ -16,7 +16,7 @@ std::int64_t pick(std::mt19937_64& random, const std::array<std::int64_t, kCount
 }
 
 /// Multiply-adds of one case: the oracle's double-precision pass over it takes some 10 ms.
-constexpr std::int64_t kMaxMacs = 4'000'000;
+constexpr std::int64_t kMaxMacs = 2'000'000;
 
 MoeShape random_shape(std::mt19937_64& random, const SchemeCase& scheme_case) {
   static constexpr std::array<std::int64_t, 11> kGroups16 = {16,  16,  32,  48,  64, 80,

@@ -7,7 +7,7 @@
 namespace moebench::testing {
 namespace {
 
-constexpr int kRandomCases = 12;
+constexpr int kRandomCases = 10;
 
 class CpuKernelOracle : public ::testing::TestWithParam<IsaScheme> {
  protected:

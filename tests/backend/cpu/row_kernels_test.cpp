@@ -195,24 +195,25 @@ TEST_P(CpuRowKernels, TilesDecodeEveryNvfp4CodeAndScale) {
       payload[static_cast<std::size_t>(k / 2)] =
           static_cast<std::uint8_t>(token_code << (k % 2 * 4));
       const auto token_scale = static_cast<std::uint8_t>(1 + 7 * token_code);
-      std::vector<std::byte> tile(static_cast<std::size_t>(kernels_->operand_step_bytes[nvfp4]));
-      kernels_->store_nvfp4_operand(payload.data(), &token_scale, kStepDepth, 1, 0, tile.data());
+      std::vector<std::byte> tile(
+          static_cast<std::size_t>(kChunkSteps * kernels_->operand_step_bytes[nvfp4]),
+          std::byte{0xFF});
+      kernels_->store_nvfp4_operand(payload.data(), &token_scale, kStepDepth,
+                                    kChunkSteps * kStepDepth, 1, 0, tile.data());
       for (unsigned scale = 0; scale < 0x7F; ++scale) {
-        std::vector<std::uint8_t> slab(kNvfp4StepBytes + kScaleStepBytes);
+        std::vector<std::uint8_t> slab(kChunkBytes);
         for (std::int64_t row = 0; row < kSlabRows; ++row) {
           const std::int64_t lane =
               nvfp4_lane_offset(row / kPanelRows, row % kPanelRows, k / 8 * 8);
           const auto nibble = static_cast<unsigned>(k % 8 / 2 + 4 * (k % 2));
           const std::uint32_t code = static_cast<std::uint32_t>(row % 16) << (4 * nibble);
           std::memcpy(slab.data() + lane, &code, sizeof code);
-          slab[static_cast<std::size_t>(
-              kNvfp4StepBytes + nvfp4_scale_offset(row / kPanelRows, row % kPanelRows, 0))] =
-              static_cast<std::uint8_t>(scale);
+          slab[static_cast<std::size_t>(nvfp4_scale_offset(row / kPanelRows, row % kPanelRows,
+                                                           0))] = static_cast<std::uint8_t>(scale);
         }
         std::vector<float> sums(kSlabRows);
         kernels_->multiply_tile[nvfp4][0]({.slab = slab.data(),
-                                           .steps = 1,
-                                           .scale_offset = kNvfp4StepBytes,
+                                           .steps = kChunkSteps,
                                            .operand = tile.data(),
                                            .weight_scales = nullptr,
                                            .operand_scales = nullptr,
@@ -249,7 +250,6 @@ TEST_P(CpuRowKernels, TilesDecodeEveryFp8Code) {
       std::vector<float> sums(kSlabRows);
       kernels_->multiply_tile[fp8][0]({.slab = slab.data(),
                                        .steps = 1,
-                                       .scale_offset = 0,
                                        .operand = tile.data(),
                                        .weight_scales = nullptr,
                                        .operand_scales = nullptr,
