@@ -6,22 +6,25 @@
 namespace moebench::cpu {
 namespace {
 
-IsaChoice make_choice(std::string_view name, const CpuKernels* kernels, bool cpu_has_it) {
-  if (!cpu_has_it) return {name, kernels, Support::no(fmt::format("this CPU has no {}", name))};
-  if (kernels == nullptr) {
-    return {name, kernels, Support::no(fmt::format("this build leaves {} out", name))};
+/// Asks for the table only where the CPU has the ISA: making it is code of that translation unit,
+/// compiled for that ISA.
+IsaChoice make_choice(std::string_view name, const CpuKernels* (*kernels)(), bool cpu_has_it) {
+  if (!cpu_has_it) return {name, nullptr, Support::no(fmt::format("this CPU has no {}", name))};
+  const CpuKernels* table = kernels();
+  if (table == nullptr) {
+    return {name, nullptr, Support::no(fmt::format("this build leaves {} out", name))};
   }
-  return {name, kernels, Support::yes()};
+  return {name, table, Support::yes()};
 }
 
 }  // namespace
 
 std::vector<IsaChoice> isa_choices(const CpuFeatures& features) {
   std::vector<IsaChoice> choices = {
-      make_choice("avx512_bf16", avx512_bf16_kernels(), features.avx512_bf16),
-      make_choice("avx512", avx512_kernels(), features.avx512),
-      make_choice("avx2", avx2_kernels(), features.avx2),
-      make_choice("portable", portable_kernels(), true)};
+      make_choice("avx512_bf16", avx512_bf16_kernels, features.avx512_bf16),
+      make_choice("avx512", avx512_kernels, features.avx512),
+      make_choice("avx2", avx2_kernels, features.avx2),
+      make_choice("portable", portable_kernels, true)};
   if (features.half_rate_bf16) std::swap(choices[0], choices[1]);
   return choices;
 }

@@ -20,7 +20,7 @@ struct CpuFeatures {
 
 struct IsaChoice {
   std::string_view name;
-  const CpuKernels* kernels;  ///< null where the build left it out
+  const CpuKernels* kernels;  ///< null unless supported
   Support support;
 };
 /// All ISAs that exist, fastest on this CPU first; the last one, portable, is always supported.
