@@ -35,6 +35,12 @@ void clear_timing(CaseResult& result) {
   result.phases_s.clear();
 }
 
+/// A single sample shows no spread, which is not the same as having none.
+void label_single_sample(CaseResult& result, const char* what) {
+  result.noisy = true;
+  result.noise = what;
+}
+
 double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
@@ -345,6 +351,7 @@ void LayerBench::measure_together(const std::vector<Candidate*>& candidates) {
     result.ci_high_s = measurement.ci.high;
     result.noisy = measurement.noisy;
     result.noise = std::move(measurement.noise);
+    if (result.samples_s.size() == 1 && !result.noisy) label_single_sample(result, "one sample");
   }
 }
 
@@ -356,8 +363,7 @@ void LayerBench::profile(Candidate& candidate) {
   CaseResult& result = candidate.result;
   result.samples_s = {seconds};
   result.median_s = result.ci_low_s = result.ci_high_s = seconds;
-  result.noisy = true;
-  result.noise = "one call (--profile)";
+  label_single_sample(result, "one call (--profile)");
   check_after_timing(candidate);
 }
 

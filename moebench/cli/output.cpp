@@ -13,6 +13,21 @@
 namespace moebench::cli {
 namespace {
 
+/// --phases: a line per case, in call order.
+std::string phase_lines(const std::vector<CaseResult>& results) {
+  constexpr double kMicroseconds = 1e6;
+  std::string text;
+  for (const CaseResult& result : results) {
+    if (result.phases_s.empty()) continue;
+    text += fmt::format("phases   {}:", result.id);
+    for (const auto& [phase, seconds] : result.phases_s) {
+      text += fmt::format(" {} {:.1f}", phase, seconds * kMicroseconds);
+    }
+    text += " us\n";
+  }
+  return text;
+}
+
 std::string render_tables(const RunReport& report, bool colored) {
   TableStyle style;
   style.highlight_warnings = true;
@@ -21,7 +36,7 @@ std::string render_tables(const RunReport& report, bool colored) {
   std::string text;
   const std::vector<TableEntry> entries = table_entries(report.results);
   if (!entries.empty()) text = render_compare(entries, style) + "\n";
-  return text + render_facts(report.results);
+  return text + render_facts(report.results) + phase_lines(report.results);
 }
 
 }  // namespace

@@ -176,8 +176,8 @@ double Run::total_work() const {
 }
 
 int Run::execute() {
-  say_notes();
   validate_trace();
+  say_notes();
   if (options_.dry_run) return print_plan(options_, plan_, available_memory_bytes(), console_);
   read_resumed();
   if (!files_.journal.empty()) journal_ = Journal(files_.journal);

@@ -177,7 +177,8 @@ CommandResult run_command(const std::vector<std::string>& args, const CommandSet
 
 std::vector<std::string> small_run(std::vector<std::string> more) {
   std::vector<std::string> args = {"--models", "qwen3-30b-a3b", "--limit-num-groups",
-                                   "8",        "--stop",        "count:3"};
+                                   "8",        "--tp-sizes",    "8",
+                                   "--stop",   "count:3"};
   args.insert(args.end(), more.begin(), more.end());
   return args;
 }

@@ -20,14 +20,14 @@ enum class Stdout : std::uint8_t {
 };
 
 struct CommandSetup {
-  std::vector<std::pair<std::string, std::string>> environment;
+  std::vector<std::pair<std::string, std::string>> environment = {};
   Stdout stdout_kind = Stdout::kCaptured;
   std::int64_t file_size_limit = -1;  ///< RLIMIT_FSIZE
   int signal_number = 0;
   double signal_after_s = 0.0;
   double second_signal_after_s = -1.0;  ///< after the first
   /// The signal waits for this text on stdout or stderr, then for signal_after_s.
-  std::string signal_after_text;
+  std::string signal_after_text = {};
   double timeout_s = 120.0;
 };
 
@@ -42,7 +42,8 @@ struct CommandResult {
 [[nodiscard]] CommandResult run_command(const std::vector<std::string>& args,
                                         const CommandSetup& setup = {});
 
-/// Flags of a run that takes a second or two: 8 experts of a small layer, three samples.
+/// Flags of a run that takes about two seconds: 8 experts of an eighth of a small layer, three
+/// samples. Most of it is the machine's read rate and the warm-up.
 [[nodiscard]] std::vector<std::string> small_run(std::vector<std::string> more = {});
 
 [[nodiscard]] std::vector<std::string> lines_of(const std::string& text);

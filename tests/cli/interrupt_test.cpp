@@ -119,7 +119,9 @@ TEST(Interrupt, StopsWhileWeightsArePacked) {
                    .signal_after_s = 0.3,
                    .signal_after_text = "Benchmarking models:"});
   EXPECT_EQ(run.exit_code, 130) << run.err;
-  if (!kSanitized) EXPECT_LT(run.seconds, 5.0);
+  if (!kSanitized) {
+    EXPECT_LT(run.seconds, 5.0);
+  }
 }
 
 TEST(Interrupt, ASecondInterruptEndsAtOnce) {
@@ -129,7 +131,9 @@ TEST(Interrupt, ASecondInterruptEndsAtOnce) {
                                          .second_signal_after_s = 0.0,
                                          .signal_after_text = "Benchmarking models:"});
   EXPECT_EQ(run.exit_code, 130);
-  if (!kSanitized) EXPECT_LT(run.seconds, 5.0);
+  if (!kSanitized) {
+    EXPECT_LT(run.seconds, 5.0);
+  }
 }
 
 }  // namespace

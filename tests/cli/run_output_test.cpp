@@ -36,7 +36,8 @@ TEST(RunOutput, StdoutIsTheSeedsTextThenTheTableThenTheFacts) {
   EXPECT_THAT(lines[4],
               AllOf(StartsWith("[---"),
                     HasSubstr(" NVFP4 Blockscaled CUTLASS MOE vs FP8 Tensor Scaled Triton ")));
-  EXPECT_THAT(lines[5], HasSubstr("|  cpu_moe_fp8  |  cpu_moe_fp4"));
+  EXPECT_TRUE(std::regex_match(lines[5], std::regex(" *\\|  *cpu_moe_fp8 *\\|  *cpu_moe_fp4 *")))
+      << lines[5];
   EXPECT_TRUE(std::regex_match(lines[6], std::regex("[0-9]+ threads: -+"))) << lines[6];
   EXPECT_THAT(lines[7], StartsWith(std::string("      ") + kSub1 + "  |"));
   EXPECT_THAT(lines[8], StartsWith(std::string("      ") + kSub4 + "  |"));
@@ -87,11 +88,12 @@ TEST(RunOutput, JsonCarriesEveryFieldAndNothingElse) {
     EXPECT_EQ(result["num_experts"], 8);
     EXPECT_GT(result["median_s"].get<double>(), 0.0);
     EXPECT_GT(result["floor_s"].get<double>(), 0.0);
-    EXPECT_EQ(result["samples"].size(), 3U);
+    EXPECT_EQ(result["samples"], 3);
+    EXPECT_EQ(result["samples_s"].size(), 3U);
     EXPECT_EQ(result["active_experts"], 8);
     EXPECT_GE(result["threads"].get<int>(), 1);
   }
-  EXPECT_EQ(report["results"][0]["id"], "qwen3-30b-a3b/tp1/e8/m1/fp8/cpu_moe_fp8");
+  EXPECT_EQ(report["results"][0]["id"], "qwen3-30b-a3b/tp8/e8/m1/fp8/cpu_moe_fp8");
   EXPECT_EQ(report["results"][0]["weight_bytes"].get<double>() * 9,
             // FP8: 1 byte a weight and one scale a matrix; NVFP4: 9/16.
             (report["results"][1]["weight_bytes"].get<double>() - 8 * 2 * 4) * 16 + 8 * 2 * 4 * 9);
@@ -113,7 +115,7 @@ TEST(RunOutput, CsvAndMarkdownHaveARowPerCase) {
       run_command(small_run({"--batch-sizes", "0", "-o", "csv", "--schemes", "nvfp4"}));
   ASSERT_EQ(csv.exit_code, 0) << csv.err;
   EXPECT_EQ(lines_of(csv.out).size(), 2U);
-  EXPECT_THAT(csv.out, HasSubstr("qwen3-30b-a3b/tp1/e8/m0/nvfp4/cpu_moe_fp4"));
+  EXPECT_THAT(csv.out, HasSubstr("qwen3-30b-a3b/tp8/e8/m0/nvfp4/cpu_moe_fp4"));
   const CommandResult md =
       run_command(small_run({"--batch-sizes", "0", "-o", "md", "--schemes", "nvfp4"}));
   ASSERT_EQ(md.exit_code, 0) << md.err;
@@ -151,7 +153,7 @@ TEST(RunOutput, NumbersHaveADecimalPointInEveryLocale) {
       run_command(small_run({"--batch-sizes", "1", "--schemes", "nvfp4", "-o", "json"}),
                   {.environment = {{"LC_ALL", "de_DE.UTF-8"}, {"LC_NUMERIC", "de_DE"}}});
   ASSERT_EQ(run.exit_code, 0) << run.err;
-  EXPECT_NO_THROW((void)Json::parse(run.out));
+  EXPECT_TRUE(Json::accept(run.out)) << run.out;
 }
 
 TEST(RunOutput, ColorIsForTerminalsAndForThoseWhoAsk) {
@@ -184,7 +186,7 @@ TEST(RunOutput, ProfileMakesOneCallAndSaysSo) {
       small_run({"--batch-sizes", "1", "--schemes", "nvfp4", "--profile", "-o", "jsonl"}));
   ASSERT_EQ(run.exit_code, 0) << run.err;
   const Json result = Json::parse(run.out);
-  EXPECT_EQ(result["samples"].size(), 1U);
+  EXPECT_EQ(result["samples"], 1);
   EXPECT_TRUE(result["noisy"].get<bool>());
 }
 
@@ -195,6 +197,11 @@ TEST(RunOutput, PhasesAddUpToAboutTheWhole) {
   const Json result = Json::parse(run.out);
   ASSERT_TRUE(result.contains("phases_s"));
   EXPECT_FALSE(result["phases_s"].empty());
+  double sum = 0.0;
+  for (const Json& seconds : result["phases_s"]) sum += seconds.get<double>();
+  // The phases are the call; a busy machine stretches one run against another.
+  EXPECT_GT(sum, result["median_s"].get<double>() / 20);
+  EXPECT_LT(sum, result["median_s"].get<double>() * 20);
 }
 
 TEST(RunOutput, RotateAndColdRunVerified) {
@@ -226,10 +233,15 @@ TEST(RunOutput, DryRunPrintsThePlanAndItsMemory) {
 
 TEST(RunOutput, AHundredThousandCasesCanBePlanned) {
   const CommandResult run =
-      run_command({"--batch-sizes", "1:50000", "--limit-num-groups", "8", "--dry-run"});
+      run_command({"--models", "qwen3-30b-a3b", "--tp-sizes", "1", "2", "4", "8", "16",
+                   "--limit-num-groups", "8:17", "--limit-per-act-token", "0", "1",
+                   "--limit-per-out-ch", "0", "1", "--batch-sizes", "1:250", "--dry-run"});
   ASSERT_EQ(run.exit_code, 0) << run.err;
-  EXPECT_EQ(lines_of(run.out).size(), 100'002U);
-  if (!kSanitized) EXPECT_LT(run.seconds, 10.0);
+  EXPECT_THAT(run.out, HasSubstr("50 layers, 50000 comparisons, 100000 cases"));
+  EXPECT_EQ(lines_of(run.out).size(), 100'051U);
+  if (!kSanitized) {
+    EXPECT_LT(run.seconds, 10.0);
+  }
 }
 
 }  // namespace
