@@ -30,3 +30,9 @@ foreach(isa IN LISTS MOEBENCH_CPU_ISAS)
     message(FATAL_ERROR "MOEBENCH_CPU_ISAS: no ISA '${isa}'; portable, avx2, avx512 and avx512_bf16 exist")
   endif()
 endforeach()
+if(MOEBENCH_SANITIZE)
+  # Fully unrolled register code: with every load and operation instrumented at -O2, one file takes minutes to compile.
+  # Bounds (ASan) and races (TSan) are still seen; undefined behaviour is looked for in everything around the kernels.
+  set_property(SOURCE cpu/portable.cpp cpu/avx2.cpp cpu/avx512.cpp cpu/avx512_bf16.cpp APPEND PROPERTY
+               COMPILE_OPTIONS -O1 -fno-sanitize=undefined)
+endif()
