@@ -1,5 +1,6 @@
-// The seam between measuring and kernels. A backend offers kernels; a kernel packs weights once per layer and prepares
-// cases on them; a prepared case runs. Everything above this header is the same for a CPU, a GPU, Triton or CUTLASS.
+// The seam between measuring and kernels. A backend offers kernels; a kernel packs weights once per
+// layer and prepares cases on them; a prepared case runs. Everything above this header is the same
+// for a CPU, a GPU, Triton or CUTLASS.
 #pragma once
 
 #include <cstdint>
@@ -21,29 +22,35 @@ namespace moebench {
 
 struct BackendOptions {
   int threads = 0;         ///< CPU threads; 0 = all that this process may use
-  std::string forced_isa;  ///< empty: the fastest here; else as MOEBENCH_ISA ("portable", "avx2", "avx512", "avx512_bf16", ...)
+  std::string forced_isa;  ///< empty: the fastest here; else as MOEBENCH_ISA ("portable", "avx2",
+                           ///< "avx512", "avx512_bf16", ...)
 };
 
-/// A layer's weights in a kernel's own layout. Shared by all cases (batch sizes, schemes of one weight format) of a layer.
+/// A layer's weights in a kernel's own layout. Shared by all cases (batch sizes, schemes of one
+/// weight format) of a layer.
 class PackedWeights {
  public:
   virtual ~PackedWeights() = default;
   [[nodiscard]] virtual std::int64_t bytes() const = 0;
 };
 
-/// Seconds per phase of one call, in call order ("route", "permute", "quantize", "gemm1", "activation", "gemm2", "combine").
+/// Seconds per phase of one call, in call order ("route", "permute", "quantize", "gemm1",
+/// "activation", "gemm2", "combine").
 using PhaseTimes = std::vector<std::pair<std::string, double>>;
 
 /// One case, ready to run: scratch allocated, nothing left to do but the call that is timed.
 class PreparedMoe {
  public:
   virtual ~PreparedMoe() = default;
-  /// One forward pass: route, permute, quantise, both GEMMs, combine. y: [tokens, hidden], every element written.
-  /// Blocks until the answer is in `y`. Never allocates. Reads the problem's tokens, routing and scales anew on every
-  /// call: whoever owns the problem may change their values (not their sizes) between calls.
+  /// One forward pass: route, permute, quantise, both GEMMs, combine. y: [tokens, hidden], every
+  /// element written. Blocks until the answer is in `y`. Never allocates. Reads the problem's
+  /// tokens, routing and scales anew on every call: whoever owns the problem may change their
+  /// values (not their sizes) between calls.
   virtual void run(std::span<std::uint16_t> y) = 0;
   /// What the last run chose where the layer needs it (kFp8 per tensor); none otherwise.
-  [[nodiscard]] virtual std::optional<DynamicScaleClaim> dynamic_scale() const { return std::nullopt; }
+  [[nodiscard]] virtual std::optional<DynamicScaleClaim> dynamic_scale() const {
+    return std::nullopt;
+  }
   /// One run with a clock at every phase boundary; empty if the kernel has no such boundaries.
   virtual PhaseTimes run_phases(std::span<std::uint16_t> y) = 0;
   /// Reads or overwrites enough memory that no weight is left in a cache (--cache cold).
@@ -51,42 +58,50 @@ class PreparedMoe {
   [[nodiscard]] virtual std::int64_t scratch_bytes() const = 0;
 };
 
-/// One way to compute a layer with one scheme, under the name that the table's column carries ("cpu_moe_fp4").
+/// One way to compute a layer with one scheme, under the name that the table's column carries
+/// ("cpu_moe_fp4").
 class Kernel {
  public:
   virtual ~Kernel() = default;
-  [[nodiscard]] virtual std::string name() const = 0;    ///< column name
-  [[nodiscard]] virtual std::string detail() const = 0;  ///< what really runs: "avx512_bf16, 2 threads"
+  [[nodiscard]] virtual std::string name() const = 0;  ///< column name
+  [[nodiscard]] virtual std::string detail()
+      const = 0;  ///< what really runs: "avx512_bf16, 2 threads"
   [[nodiscard]] virtual Scheme scheme() const = 0;
-  [[nodiscard]] virtual Support supports(const MoeShape& shape, const SchemeConfig& scheme) const = 0;
-  /// Bytes that pack() will hold, peak included; for the memory estimate before anything is allocated.
-  [[nodiscard]] virtual std::int64_t packed_bytes(const MoeShape& shape, const SchemeConfig& scheme) const = 0;
-  [[nodiscard]] virtual std::int64_t scratch_bytes(const MoeShape& shape, const SchemeConfig& scheme,
+  [[nodiscard]] virtual Support supports(const MoeShape& shape,
+                                         const SchemeConfig& scheme) const = 0;
+  /// Bytes that pack() will hold, peak included; for the memory estimate before anything is
+  /// allocated.
+  [[nodiscard]] virtual std::int64_t packed_bytes(const MoeShape& shape,
+                                                  const SchemeConfig& scheme) const = 0;
+  [[nodiscard]] virtual std::int64_t scratch_bytes(const MoeShape& shape,
+                                                   const SchemeConfig& scheme,
                                                    std::int64_t tokens) const = 0;
-  /// Packs expert by expert on all threads; two kernels of one backend and WeightFormat accept each other's result.
-  /// `progress` (may be empty) is called with (experts done, experts).
+  /// Packs expert by expert on all threads; two kernels of one backend and WeightFormat accept each
+  /// other's result. `progress` (may be empty) is called with (experts done, experts).
   [[nodiscard]] virtual std::shared_ptr<const PackedWeights> pack(
-      const WeightSource& weights, const std::function<void(std::int64_t, std::int64_t)>& progress) const = 0;
+      const WeightSource& weights,
+      const std::function<void(std::int64_t, std::int64_t)>& progress) const = 0;
   /// The problem must outlive the result.
-  [[nodiscard]] virtual std::unique_ptr<PreparedMoe> prepare(const MoeProblem& problem,
-                                                             std::shared_ptr<const PackedWeights> weights) const = 0;
+  [[nodiscard]] virtual std::unique_ptr<PreparedMoe> prepare(
+      const MoeProblem& problem, std::shared_ptr<const PackedWeights> weights) const = 0;
 };
 
 struct BackendInfo {
-  std::string name;     ///< "cpu", "cuda"
-  Support available;    ///< with the cause where not
-  std::string detail;   ///< device or ISA
+  std::string name;    ///< "cpu", "cuda"
+  Support available;   ///< with the cause where not
+  std::string detail;  ///< device or ISA
 };
 
 class Backend {
  public:
   virtual ~Backend() = default;
   [[nodiscard]] virtual BackendInfo info() const = 0;
-  [[nodiscard]] virtual std::vector<std::unique_ptr<Kernel>> kernels() const = 0;  ///< empty where not available
+  [[nodiscard]] virtual std::vector<std::unique_ptr<Kernel>> kernels()
+      const = 0;  ///< empty where not available
 };
 
-/// All backends, fastest first; unavailable ones included (their info says why). Throws kUnavailable for a forced ISA that
-/// this CPU or build lacks, kBadInput for an unknown one.
+/// All backends, fastest first; unavailable ones included (their info says why). Throws
+/// kUnavailable for a forced ISA that this CPU or build lacks, kBadInput for an unknown one.
 [[nodiscard]] std::vector<std::unique_ptr<Backend>> make_backends(const BackendOptions& options);
 
 }  // namespace moebench
