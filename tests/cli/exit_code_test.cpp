@@ -163,8 +163,8 @@ std::vector<std::string> tp_run(const std::vector<std::string>& splits,
 // Class 15: splits that are not whole or break the format's group rule.
 TEST(ExitCode, Class15SkipsWithReasonAndRunsTheRest) {
   // 768/3 = 256 runs, 768/5 is not whole, 768/32 = 24 is no multiple of 16.
-  const CommandResult result = run_command(small_run(
-      {"--tp-sizes", "3", "5", "32", "--batch-sizes", "2", "--schemes", "nvfp4", "-o", "jsonl"}));
+  const CommandResult result = run_command(
+      tp_run({"3", "5", "32"}, {"--batch-sizes", "2", "--schemes", "nvfp4", "-o", "jsonl"}));
   ASSERT_EQ(result.exit_code, 0) << result.err;
   const std::vector<std::string> lines = lines_of(result.out);
   ASSERT_EQ(lines.size(), 3U);

@@ -19,10 +19,10 @@ using testing::StartsWith;
 
 constexpr const char* kSub1 =
     "qwen3-30b-a3b, num_experts=8, topk=8, per_act_token=False per_out_ch=False, MKN=((1, 2048, "
-    "768))";
+    "96))";
 constexpr const char* kSub4 =
     "qwen3-30b-a3b, num_experts=8, topk=8, per_act_token=False per_out_ch=False, MKN=((4, 2048, "
-    "768))";
+    "96))";
 
 TEST(RunOutput, StdoutIsTheSeedsTextThenTheTableThenTheFacts) {
   const CommandResult run = run_command(small_run({"--batch-sizes", "1", "4"}));
