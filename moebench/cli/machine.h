@@ -1,6 +1,7 @@
 // The backend that a command works with: chosen by --backend, opened with --threads and --isa.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -20,6 +21,9 @@ struct Machine {
 /// --backend auto takes the first backend that is available and says which it passed over. Throws
 /// kUnavailable, with the cause, where the asked-for backend or ISA is not here.
 [[nodiscard]] Machine open_machine(const RunOptions& options);
+
+/// How a command comes by its machine: open_machine(), or what a test puts in its place.
+using OpenMachine = std::function<Machine(const RunOptions&)>;
 
 /// --threads, or the CPUs that this process may use.
 [[nodiscard]] int thread_count(const RunOptions& options);

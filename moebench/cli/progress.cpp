@@ -59,10 +59,10 @@ void Progress::show() {
 std::string progress_line(double done, double elapsed_s, std::string_view step) {
   const auto filled = static_cast<std::size_t>(done * kBarCells);
   const std::string eta = done >= kLeastShareForEta
-                              ? fmt::format("  ETA {}", clock_text(elapsed_s * (1.0 - done) / done))
+                              ? fmt::format("ETA {}  ", clock_text(elapsed_s * (1.0 - done) / done))
                               : std::string();
   return fmt::format("[{}{}] {:3.0f} %  {}{}", std::string(filled, '#'),
-                     std::string(kBarCells - filled, '-'), done * 100.0, step, eta);
+                     std::string(kBarCells - filled, '-'), done * 100.0, eta, step);
 }
 
 }  // namespace moebench::cli

@@ -34,7 +34,7 @@ class Progress {
   std::chrono::steady_clock::time_point shown_;
 };
 
-/// "[#####-----]  52 %  measuring ...  ETA 1:05" for 0 <= done <= 1; no ETA before anything is
+/// "[#####-----]  52 %  ETA 1:05  measuring ..." for 0 <= done <= 1; no ETA before anything is
 /// done.
 [[nodiscard]] std::string progress_line(double done, double elapsed_s, std::string_view step);
 

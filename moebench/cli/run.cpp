@@ -39,12 +39,13 @@ int exit_code_of(ErrorCode code) {
 
 class Run {
  public:
-  Run(const RunOptions& options, const std::vector<std::string>& argv, Console& console)
+  Run(const RunOptions& options, const std::vector<std::string>& argv, Console& console,
+      const OpenMachine& open)
       : options_(options),
         argv_(argv),
         console_(console),
         files_(choose_files(options)),
-        machine_(open_machine(options)),
+        machine_(open(options)),
         plan_(make_plan(options, machine_.kernels)) {}
 
   int execute();
@@ -59,6 +60,7 @@ class Run {
   [[nodiscard]] double total_work() const;
 
   void run_layer(const Layer& layer);
+  void announce_refusals();
   [[nodiscard]] std::vector<Columns> admit(const Layer& layer, const LayerMemory& memory,
                                            const MemoryDecision& decision);
   [[nodiscard]] std::vector<Columns> of_formats(const Layer& layer, std::vector<Columns> columns,
@@ -177,11 +179,12 @@ double Run::total_work() const {
 
 int Run::execute() {
   validate_trace();
+  read_resumed();
   say_notes();
   if (options_.dry_run) return print_plan(options_, plan_, available_memory_bytes(), console_);
-  read_resumed();
   if (!files_.journal.empty()) journal_ = Journal(files_.journal);
   progress_ = std::make_unique<Progress>(console_, console_.shows_status() ? total_work() : 0.0);
+  announce_refusals();
   print_header();
   try {
     for (const Layer& layer : plan_.layers) run_layer(layer);
@@ -192,15 +195,35 @@ int Run::execute() {
   return exit_code();
 }
 
+/// What does not fit is said before anything is built.
+void Run::announce_refusals() {
+  const std::int64_t available = available_memory_bytes();
+  for (const Layer& layer : plan_.layers) {
+    const LayerMemory memory = layer_memory(options_, plan_, layer);
+    const MemoryDecision decision = decide(memory, available);
+    if (decision.arrangement == Arrangement::kRefused) {
+      console_.error(refusal(options_, plan_, layer, decision));
+      continue;
+    }
+    const auto too_large = [&](std::int64_t bytes) { return bytes > decision.working_limit; };
+    const auto first = std::find_if(memory.working.begin(), memory.working.end(), too_large);
+    if (first == memory.working.end()) continue;
+    const auto index = static_cast<std::size_t>(first - memory.working.begin());
+    console_.error(comparison_refusal(layer, plan_.comparisons[layer.first_comparison + index],
+                                      *first, decision));
+    const auto others = std::count_if(first + 1, memory.working.end(), too_large);
+    if (others > 0)
+      console_.error(fmt::format("{}: {} more do not fit either", layer.model->name, others));
+  }
+}
+
 /// Gives every case of `layer` that will not run its result; returns the columns left to run, per
 /// comparison.
 std::vector<Run::Columns> Run::admit(const Layer& layer, const LayerMemory& memory,
                                      const MemoryDecision& decision) {
-  std::string refused;
-  if (decision.arrangement == Arrangement::kRefused) {
-    refused = refusal(options_, plan_, layer, decision);
-    console_.error(refused);
-  }
+  const std::string refused = decision.arrangement == Arrangement::kRefused
+                                  ? refusal(options_, plan_, layer, decision)
+                                  : std::string();
   std::vector<Columns> admitted(layer.comparisons);
   for (std::size_t c = 0; c < layer.comparisons; ++c) {
     const std::size_t comparison = layer.first_comparison + c;
@@ -208,7 +231,6 @@ std::vector<Run::Columns> Run::admit(const Layer& layer, const LayerMemory& memo
     if (refused.empty() && !memory.working.empty() && memory.working[c] > decision.working_limit) {
       too_large =
           comparison_refusal(layer, plan_.comparisons[comparison], memory.working[c], decision);
-      console_.error(too_large);
     }
     for (std::size_t column = 0; column < plan_.columns.size(); ++column) {
       const Support support =
@@ -248,7 +270,10 @@ void Run::run_layer(const Layer& layer) {
   LayerBench bench(context, layer);
   for (std::size_t pass = 0; pass < passes.size(); ++pass) {
     const std::vector<Columns> work = of_formats(layer, admitted, passes[pass]);
-    bench.pack(used_formats(layer, work));
+    const std::vector<WeightFormat> formats = used_formats(layer, work);
+    // Before weights take the memory that it streams through.
+    if (!formats.empty()) (void)rates();
+    bench.pack(formats);
     for (std::size_t c = 0; c < layer.comparisons; ++c) {
       const std::size_t comparison = layer.first_comparison + c;
       if (pass == 0)
@@ -430,8 +455,9 @@ int Run::exit_code() {
 
 }  // namespace
 
-int run(const RunOptions& options, const std::vector<std::string>& argv, Console& console) {
-  return Run(options, argv, console).execute();
+int run(const RunOptions& options, const std::vector<std::string>& argv, Console& console,
+        const OpenMachine& open) {
+  return Run(options, argv, console, open).execute();
 }
 
 }  // namespace moebench::cli

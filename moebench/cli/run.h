@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "moebench/cli/console.h"
+#include "moebench/cli/machine.h"
 #include "moebench/cli/options.h"
 
 namespace moebench::cli {
@@ -13,6 +14,6 @@ namespace moebench::cli {
 /// `argv` as given, for the record. Returns the exit code; throws Error for what stops the whole
 /// run.
 [[nodiscard]] int run(const RunOptions& options, const std::vector<std::string>& argv,
-                      Console& console);
+                      Console& console, const OpenMachine& open = open_machine);
 
 }  // namespace moebench::cli

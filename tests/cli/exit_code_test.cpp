@@ -69,6 +69,8 @@ INSTANTIATE_TEST_SUITE_P(
         BadInput{"Class26MillionValues", {"--batch-sizes", "1:1000000"}, 2, "100000"},
         BadInput{"Class26UnknownCommand", {"rnu"}, 2, "did you mean run?"},
         BadInput{"Class26UnknownModel", {"--models", "deepseek-r9"}, 2, "deepseek-r"},
+        BadInput{"Class26HugeModelName", {"--models", std::string(100'000, 'x')}, 2, "xxx"},
+        BadInput{"Class26HugeFlag", {"--" + std::string(100'000, 'x')}, 2, "xxx"},
         BadInput{"UnknownBaseline", {"--baseline", "triton_moe", "--dry-run"}, 2, "triton_moe"},
         BadInput{"CudaIsNotHere", {"--backend", "cuda"}, 4, "--backend"},
         BadInput{"FilterLeavesNothing", {"--limit-k", "1"}, 4, "--limit-k"},
@@ -286,6 +288,17 @@ TEST(ExitCode, Class25ASingleSampleIsLabelledNoisy) {
                    "--schemes", "nvfp4", "--stop", "count:1", "-o", "jsonl"});
   ASSERT_EQ(result.exit_code, 0) << result.err;
   EXPECT_TRUE(nlohmann::json::parse(result.out)["noisy"].get<bool>()) << result.out;
+}
+
+TEST(ExitCode, WhatIsNoJournalIsNotResumed) {
+  const ScratchFolder folder;
+  for (const char* text : {"not a journal\n", "{\"schema_version\":99,\"tool\":\"moebench\"}\n",
+                           "{\"a\":1,\"a\":2}\n"}) {
+    std::ofstream(folder.file("j")) << text;
+    const CommandResult result = run_command(small_run({"--resume", folder.file("j")}));
+    expect_refused(result, 2, folder.file("j"));
+    EXPECT_EQ(read_text(folder.file("j")), text) << "was written to";
+  }
 }
 
 TEST(ExitCode, AnUnfinishedJournalIsNotMixedWithANewRun) {

@@ -64,14 +64,14 @@ TEST(Listing, EnvTellsTheMachineButNotItsName) {
 }
 
 TEST(Checking, EveryKernelPassesItsBoundaryShapes) {
-  const CommandResult result = run_command({"check", "--schemes", "nvfp4", "fp8"});
+  const CommandResult result = run_command({"check", "--schemes", "nvfp4", "--threads", "1"});
   EXPECT_EQ(result.exit_code, 0) << result.out;
   const std::string last = lines_of(result.out).back();
   std::smatch match;
   ASSERT_TRUE(
       std::regex_match(last, match, std::regex("([0-9]+) passed, 0 failed, ([0-9]+) skipped")))
       << last;
-  EXPECT_GE(std::stoi(match[1]), 50);
+  EXPECT_GE(std::stoi(match[1]), 24);
   EXPECT_THAT(result.out,
               HasSubstr("cpu/portable cpu_moe_fp4 nvfp4 E=1 top-1 K=16 N=16 fp16 exact"));
 }

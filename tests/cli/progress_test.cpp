@@ -8,12 +8,12 @@ namespace {
 
 TEST(Progress, ShowsShareStepAndTimeLeft) {
   EXPECT_EQ(progress_line(0.5, 65.0, "measuring x"),
-            "[############------------]  50 %  measuring x  ETA 1:05");
-  EXPECT_EQ(progress_line(1.0, 10.0, "done"), "[########################] 100 %  done  ETA 0:00");
+            "[############------------]  50 %  ETA 1:05  measuring x");
+  EXPECT_EQ(progress_line(1.0, 10.0, "done"), "[########################] 100 %  ETA 0:00  done");
 }
 
 TEST(Progress, GivesHoursWhereItTakesHours) {
-  EXPECT_EQ(progress_line(0.25, 3600.0, "s"), "[######------------------]  25 %  s  ETA 3:00:00");
+  EXPECT_EQ(progress_line(0.25, 3600.0, "s"), "[######------------------]  25 %  ETA 3:00:00  s");
 }
 
 TEST(Progress, GuessesNothingFromNothing) {
