@@ -14,7 +14,7 @@ ARGS ?=
 TEST_ARGS ?=
 PREFIX ?= /usr/local
 JOBS = $$(tools/jobs)
-SOURCES = $$(git ls-files '*.cpp' '*.h')
+SOURCES = $$(git ls-files '*.cpp' '*.h' '*.cu' '*.cuh')
 
 # Stdout belongs to the benchmark (`make -s bench ARGS="--format json" > run.json`); what builds it goes to stderr.
 define build_preset

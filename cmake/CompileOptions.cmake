@@ -5,15 +5,16 @@ set(CMAKE_CXX_EXTENSIONS OFF)
 set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
 
 add_library(moebench_options INTERFACE)
-target_compile_options(moebench_options INTERFACE -Wall -Wextra -Wconversion -Wshadow
+target_compile_options(moebench_options INTERFACE
+  "$<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra;-Wconversion;-Wshadow>"
   # Answers are compared bit for bit between ISAs and machines: a contraction that only one of them gets would differ.
-  -ffp-contract=off)
+  $<$<COMPILE_LANGUAGE:CXX>:-ffp-contract=off>)
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
   # False positives on std::string's operator+ at -O3 (GCC bug 105651, fixed in 13).
-  target_compile_options(moebench_options INTERFACE -Wno-restrict)
+  target_compile_options(moebench_options INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-Wno-restrict>)
 endif()
 if(MOEBENCH_WERROR)
-  target_compile_options(moebench_options INTERFACE -Werror)
+  target_compile_options(moebench_options INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-Werror>)
 endif()
 if(MOEBENCH_SANITIZE)
   add_compile_options(-fsanitize=${MOEBENCH_SANITIZE} -fno-omit-frame-pointer -g)

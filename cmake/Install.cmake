@@ -12,7 +12,15 @@ endforeach()
 target_include_directories(moebench_library PUBLIC $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>)
 target_compile_features(moebench_library PUBLIC cxx_std_20)
 # fmt is in the interface (core/error.h formats messages); OpenMP is needed by the linker alone.
-target_link_libraries(moebench_library PUBLIC fmt::fmt PRIVATE OpenMP::OpenMP_CXX)
+target_link_libraries(moebench_library PUBLIC ${MOEBENCH_FMT} PRIVATE OpenMP::OpenMP_CXX)
+if(MOEBENCH_WITH_CUDA)
+  # The static CUDA runtime comes along, so that a program can be linked where there is no CUDA toolkit.
+  file(REAL_PATH "${CUDA_cudart_static_LIBRARY}" cudart)
+  set(cudart_folder ${CMAKE_INSTALL_LIBDIR}/moebench)
+  install(FILES ${cudart} DESTINATION ${cudart_folder} RENAME libcudart_static.a)
+  target_link_libraries(moebench_library PRIVATE $<BUILD_INTERFACE:CUDA::cudart_static>
+    "$<INSTALL_INTERFACE:$<INSTALL_PREFIX>/${cudart_folder}/libcudart_static.a;${CMAKE_DL_LIBS};rt;pthread>")
+endif()
 set_target_properties(moebench_library PROPERTIES OUTPUT_NAME moebench EXPORT_NAME moebench LINKER_LANGUAGE CXX)
 
 install(TARGETS moebench_library EXPORT moebench_targets ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})

@@ -11,10 +11,10 @@ namespace {
 
 TEST(Registry, CudaIsNamedAndSaysWhyItIsNotThere) {
   for (const auto& backend : make_backends({})) {
-    if (backend->info().name != "cuda") continue;
-    EXPECT_FALSE(backend->info().available.ok);
-    EXPECT_THAT(backend->info().available.reason, ::testing::HasSubstr("built without CUDA"));
-    EXPECT_TRUE(backend->kernels().empty());
+    const BackendInfo info = backend->info();
+    if (info.name != "cuda") continue;
+    EXPECT_NE(info.available.ok, backend->kernels().empty());
+    EXPECT_EQ(info.available.ok, info.available.reason.empty()) << info.available.reason;
     return;
   }
   FAIL() << "no cuda entry";
@@ -24,6 +24,7 @@ TEST(Registry, CpuOffersOneKernelPerScheme) {
   std::set<std::string> names;
   std::set<Scheme> schemes;
   for (const auto& backend : make_backends({})) {
+    if (backend->info().name != "cpu") continue;
     for (const auto& kernel : backend->kernels()) {
       names.insert(kernel->name());
       schemes.insert(kernel->scheme());

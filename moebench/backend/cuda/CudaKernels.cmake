@@ -1,0 +1,10 @@
+# The CUDA backend's sources, or the stand-in where it is not built. Sets MOEBENCH_CUDA_SOURCES. Plain .cpp files are host code
+# that the C++ compiler takes with the CUDA headers; nvcc compiles the .cu files.
+set(MOEBENCH_CUDA_SOURCES cuda/no_cuda.cpp)
+if(MOEBENCH_WITH_CUDA)
+  set(MOEBENCH_CUDA_SOURCES
+    cuda/cuda_backend.cpp
+    cuda/device.cpp
+    cuda/phase_marks.cpp
+    cuda/device_kernels.cu)
+endif()
