@@ -270,6 +270,7 @@ WeightSource synthetic_weights(std::uint64_t seed, const MoeShape& shape, Weight
                                          float* out) {
     synthetic_weight_row(seed, expert, down, row, down ? shape.intermediate : shape.hidden, out);
   };
+  source.synthetic_seed = seed;
   return source;
 }
 

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <span>
 
 #include "moebench/moe/layer.h"
@@ -39,6 +40,9 @@ struct WeightSource {
   /// One row of the weights before quantisation (w1 row r < 2N, w2 row r < K), for the format
   /// error; empty where only the quantised form exists (a caller's buffers).
   std::function<void(std::int64_t expert, bool down, std::int64_t row, float* out)> unquantized_row;
+  /// Set where the source is synthetic_weights() of this seed and nothing else: who packs from it may
+  /// as well make the weights himself.
+  std::optional<std::uint64_t> synthetic_seed = std::nullopt;
 };
 
 /// Standard deviation 147.8 * 2^-13 = 0.018, as in trained layers; |w| <= 510 * 2^-13 = 0.062.

@@ -1,0 +1,37 @@
+// Launching with programmatic stream serialisation: the next kernel of a stream begins while the
+// one before drains. Every kernel launched so waits (griddepcontrol.wait) before it reads what a
+// kernel before it wrote and before it writes anything, so that waiting for the last one means that
+// all have ended.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+#include <utility>
+
+namespace moebench::cuda {
+
+struct LaunchShape {
+  std::int64_t blocks;
+  int threads;
+  int shared_bytes = 0;
+};
+
+template <typename... Parameters, typename... Arguments>
+cudaError_t launch_overlapped(void (*kernel)(Parameters...), LaunchShape shape, cudaStream_t stream,
+                              Arguments&&... arguments) {
+  if (shape.blocks == 0) return cudaSuccess;
+  cudaLaunchAttribute attribute{};
+  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attribute.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = dim3(static_cast<unsigned>(shape.blocks));
+  config.blockDim = dim3(static_cast<unsigned>(shape.threads));
+  config.dynamicSmemBytes = static_cast<std::size_t>(shape.shared_bytes);
+  config.stream = stream;
+  config.attrs = &attribute;
+  config.numAttrs = 1;
+  return cudaLaunchKernelEx(&config, kernel, std::forward<Arguments>(arguments)...);
+}
+
+}  // namespace moebench::cuda

@@ -1,0 +1,60 @@
+// From rows of 16-bit values to the operand tiles of a GEMM, quantised on the way: the tokens, each
+// to the tiles of its experts, and h where GEMM1 leaves it as rows. Operands are 16 bits wide: what
+// is quantised is expanded again at once, which is exact.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+
+#include "moebench/backend/cuda/route.h"
+#include "moebench/core/dtype.h"
+
+namespace moebench::cuda {
+
+enum class OperandFormat : std::uint8_t {
+  kWide,   ///< as it is
+  kNvfp4,  ///< e2m1 * block scale, in the layer's type; the expert's global scale is left to alpha
+  kFp8Tensor,  ///< e4m3 as FP16, one scale for all
+  kFp8Token,   ///< e4m3 as FP16, a scale for each row
+  kFp8Block,   ///< e4m3 as FP16, a scale for each row and 128 columns
+};
+
+/// What the layer found where its FP8 scale depends on all rows of h.
+struct DeviceDynamicScale {
+  float scale;
+  std::int32_t pair;
+};
+
+struct PermuteArgs {
+  const std::uint16_t* rows;  ///< tokens [items][columns], or h [padded rows][columns]
+  std::int64_t columns;       ///< multiple of 16
+  std::int64_t items;         ///< tokens, or pairs
+  std::int32_t copies;        ///< topk, or 1
+  const PairPlace* places;    ///< [items * copies]
+  std::uint8_t* operand;
+  float* row_scale;  ///< written: kFp8Token [padded rows], kFp8Block [padded rows][chunks]
+  // Tokens, kNvfp4
+  const std::int32_t* topk_ids;  ///< [items * copies]
+  const float* global_scale;     ///< [E]
+  const float* tensor_scale;     ///< tokens, kFp8Tensor: [1]
+  // h, kFp8Tensor
+  std::uint64_t*
+      amax_key;  ///< 0 before the layer: 16-bit magnitude of amax, complement of its first row
+  const std::int32_t* row_pair;       ///< [padded rows]
+  DeviceDynamicScale* dynamic_scale;  ///< written
+};
+
+/// Bytes of an operand row of `columns` columns: whole chunks.
+MOEBENCH_HOST_DEVICE constexpr std::int64_t operand_row_bytes(std::int64_t columns) {
+  return divide_up(columns, kChunkDepth) * kChunkDepth * 2;
+}
+
+/// Padding columns are written as zero, padding rows not at all.
+cudaError_t enqueue_permute(OperandFormat format, ActType type, const PermuteArgs& args,
+                            cudaStream_t stream);
+/// h to GEMM2's operand; kFp8Tensor or kFp8Token.
+cudaError_t enqueue_quantize_hidden(OperandFormat format, ActType type, const PermuteArgs& args,
+                                    cudaStream_t stream);
+
+}  // namespace moebench::cuda

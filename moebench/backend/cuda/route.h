@@ -1,0 +1,38 @@
+// The first kernel of a layer: from the experts of each token to the plan of the grouped GEMMs and
+// to the place of every (token, slot) pair's row in the operand tiles.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+
+#include "moebench/backend/cuda/plan.h"
+
+namespace moebench::cuda {
+
+/// Where the row of one pair lies: in the operand tile that begins at padded row `tile_begin`.
+struct PairPlace {
+  std::int32_t tile_begin;
+  std::int16_t tile_rows;
+  std::int16_t row;  ///< within the tile; its padded row is tile_begin + row
+};
+
+struct RouteArgs {
+  const std::int32_t* topk_ids;  ///< [pairs]
+  std::int64_t pairs;
+  std::int64_t experts;
+  std::int32_t max_tile_rows;
+  PlanHeader* header;
+  ExpertTiles* entries;  ///< [min(pairs, experts)]
+  std::int32_t*
+      row_pair;       ///< [max_padded_rows]: pairs of an expert in ascending order; -1 on padding
+  PairPlace* places;  ///< [pairs]
+  std::uint64_t* amax_key;  ///< set to 0 for the layer's search of an amax; may be null
+};
+
+/// Most experts that fit into a multiprocessor's shared memory.
+inline constexpr std::int64_t kMaxRoutedExperts = 16384;
+
+cudaError_t enqueue_route(const RouteArgs& args, cudaStream_t stream);
+
+}  // namespace moebench::cuda

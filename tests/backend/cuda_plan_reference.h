@@ -1,0 +1,55 @@
+// What the routing kernel must leave, made on the host from the permutation of moe/routing.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "moebench/backend/cuda/plan.h"
+#include "moebench/moe/routing.h"
+
+namespace moebench::cuda::testing {
+
+struct HostPlan {
+  PlanHeader header{};
+  std::vector<ExpertTiles> entries;
+  std::vector<std::int32_t> row_pair;     ///< [header.padded_rows]
+  std::vector<std::int64_t> row_of_pair;  ///< padded row
+  std::vector<std::int64_t> tile_begin;   ///< by pair: padded row
+  std::vector<int> tile_rows;             ///< by pair
+};
+
+inline HostPlan make_host_plan(std::span<const std::int32_t> topk_ids, std::int64_t experts,
+                               int max_tile_rows) {
+  ExpertPermutation permutation;
+  permute_by_expert(topk_ids, experts, permutation);
+  HostPlan plan;
+  plan.row_of_pair.resize(topk_ids.size());
+  plan.tile_begin.resize(topk_ids.size());
+  plan.tile_rows.resize(topk_ids.size());
+  for (const std::int32_t expert : permutation.active_experts) {
+    const std::int64_t begin = permutation.offsets[static_cast<std::size_t>(expert)];
+    const std::int64_t end = permutation.offsets[static_cast<std::size_t>(expert) + 1];
+    const auto tiles =
+        cut_into_tiles(expert, static_cast<int>(end - begin), plan.header.padded_rows,
+                       plan.header.total_cost, max_tile_rows);
+    plan.entries.push_back(tiles);
+    ++plan.header.active;
+    plan.header.padded_rows += tiles.tiles * tiles.tile_rows;
+    if (tiles.tile_rows > plan.header.max_tile_rows) plan.header.max_tile_rows = tiles.tile_rows;
+    plan.header.total_cost += std::int64_t{tiles.tiles} * tiles.unit_cost;
+    plan.row_pair.resize(static_cast<std::size_t>(plan.header.padded_rows), -1);
+    for (std::int64_t i = begin; i < end; ++i) {
+      const std::int32_t pair = permutation.sorted_pairs[static_cast<std::size_t>(i)];
+      const auto at = static_cast<std::size_t>(pair);
+      const std::int64_t row = tiles.first_row + (i - begin);
+      plan.row_pair[static_cast<std::size_t>(row)] = pair;
+      plan.row_of_pair[at] = row;
+      plan.tile_begin[at] = tiles.first_row + (i - begin) / tiles.tile_rows * tiles.tile_rows;
+      plan.tile_rows[at] = tiles.tile_rows;
+    }
+  }
+  return plan;
+}
+
+}  // namespace moebench::cuda::testing
