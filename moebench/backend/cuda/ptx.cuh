@@ -1,0 +1,179 @@
+// The sm_90a instructions that the kernels use, one thin function each.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+namespace moebench::cuda::ptx {
+
+__device__ inline std::uint32_t shared_address(const void* p) {
+  return static_cast<std::uint32_t>(__cvta_generic_to_shared(p));
+}
+
+__device__ inline void barrier_init(std::uint32_t barrier, std::uint32_t count) {
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(count));
+}
+__device__ inline void barrier_init_fence() {
+  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+}
+__device__ inline void barrier_arrive(std::uint32_t barrier) {
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
+}
+__device__ inline void barrier_arrive_if(std::uint32_t barrier, bool arrive) {
+  asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %1, 0;\n@p mbarrier.arrive.shared::cta.b64 _, [%0];\n}\n" ::"r"(barrier),
+      "r"(static_cast<int>(arrive))
+      : "memory");
+}
+__device__ inline void barrier_expect(std::uint32_t barrier, std::uint32_t bytes) {
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes)
+               : "memory");
+}
+__device__ inline void barrier_wait(std::uint32_t barrier, std::uint32_t parity) {
+  asm volatile(
+      "{\n"
+      ".reg .pred done;\n"
+      "again:\n"
+      "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
+      "@!done bra again;\n"
+      "}\n" ::"r"(barrier),
+      "r"(parity)
+      : "memory");
+}
+
+/// Contiguous copy from device to shared memory, 16-byte multiples; completes on `barrier`.
+__device__ inline void copy_to_shared(std::uint32_t to, const void* from, std::uint32_t bytes,
+                                      std::uint32_t barrier, std::uint64_t policy) {
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint "
+      "[%0], [%1], %2, [%3], %4;" ::"r"(to),
+      "l"(from), "r"(bytes), "r"(barrier), "l"(policy)
+      : "memory");
+}
+__device__ inline std::uint64_t policy_evict_first() {
+  std::uint64_t policy;
+  asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+  return policy;
+}
+__device__ inline std::uint64_t policy_evict_last() {
+  std::uint64_t policy;
+  asm("createpolicy.fractional.L2::evict_last.b64 %0, 1.0;" : "=l"(policy));
+  return policy;
+}
+__device__ inline std::uint64_t policy_evict_normal() {
+  std::uint64_t policy;
+  asm("createpolicy.fractional.L2::evict_normal.b64 %0, 1.0;" : "=l"(policy));
+  return policy;
+}
+
+__device__ inline uint4 load_shared_16(std::uint32_t address) {
+  uint4 v;
+  asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+               : "r"(address));
+  return v;
+}
+
+/// Barrier `id` (1..15) among `threads` threads.
+__device__ inline void named_barrier(int id, int threads) {
+  asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
+
+template <int kRegisters>
+__device__ inline void more_registers() {
+  asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kRegisters));
+}
+template <int kRegisters>
+__device__ inline void fewer_registers() {
+  asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kRegisters));
+}
+
+/// Programmatic dependent launch: the next kernel may start; wait for the one before.
+__device__ inline void allow_next_kernel() { asm volatile("griddepcontrol.launch_dependents;"); }
+__device__ inline void wait_for_previous_kernel() {
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+}
+
+__device__ inline std::int32_t load_acquire(const std::int32_t* p) {
+  std::int32_t v;
+  asm volatile("ld.acquire.gpu.global.s32 %0, [%1];" : "=r"(v) : "l"(p) : "memory");
+  return v;
+}
+__device__ inline void store_release(std::int32_t* p, std::int32_t v) {
+  asm volatile("st.release.gpu.global.s32 [%0], %1;" ::"l"(p), "r"(v) : "memory");
+}
+
+/// The compiler may not move what computes `a` behind this point.
+__device__ inline void keep_before(std::uint32_t (&a)[4]) {
+  asm volatile("" : "+r"(a[0]), "+r"(a[1]), "+r"(a[2]), "+r"(a[3])::"memory");
+}
+
+/// The compiler may not gather the loads of an unrolled loop at its top, where they would hold registers.
+__device__ inline void keep_order() { asm volatile("" ::: "memory"); }
+
+__device__ inline void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+__device__ inline void wgmma_commit() {
+  asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+}
+template <int kPending>
+__device__ inline void wgmma_wait() {
+  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
+}
+
+/// Descriptor of a K-major operand in shared memory with the 128-byte swizzle; 8-row groups lie 1024 bytes apart.
+__device__ inline std::uint64_t operand_descriptor(std::uint32_t address) {
+  constexpr std::uint64_t kSwizzle128 = std::uint64_t{1} << 62;
+  constexpr std::uint64_t kGroupStride = std::uint64_t{1024 >> 4} << 32;
+  constexpr std::uint64_t kUnusedStride = std::uint64_t{1} << 16;
+  return kSwizzle128 | kGroupStride | kUnusedStride | ((address & 0x3FFFF) >> 4);
+}
+
+// wgmma m64nNk16, A (the weights) from registers, B (the tokens) from shared memory, FP32 accumulators d[N/2].
+// d += A * B. Operands are numbered: the accumulators, 4 registers of A, the descriptor of B.
+#define MOEBENCH_D4(i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3])
+#define MOEBENCH_D8(i) MOEBENCH_D4(i), MOEBENCH_D4(i + 4)
+#define MOEBENCH_D16(i) MOEBENCH_D8(i), MOEBENCH_D8(i + 8)
+#define MOEBENCH_D32(i) MOEBENCH_D16(i), MOEBENCH_D16(i + 16)
+#define MOEBENCH_S4 "%0,%1,%2,%3"
+#define MOEBENCH_S8 MOEBENCH_S4 ",%4,%5,%6,%7"
+#define MOEBENCH_S12 MOEBENCH_S8 ",%8,%9,%10,%11"
+#define MOEBENCH_S16 MOEBENCH_S12 ",%12,%13,%14,%15"
+#define MOEBENCH_S24 MOEBENCH_S16 ",%16,%17,%18,%19,%20,%21,%22,%23"
+#define MOEBENCH_S32 MOEBENCH_S24 ",%24,%25,%26,%27,%28,%29,%30,%31"
+#define MOEBENCH_S40 MOEBENCH_S32 ",%32,%33,%34,%35,%36,%37,%38,%39"
+#define MOEBENCH_S48 MOEBENCH_S40 ",%40,%41,%42,%43,%44,%45,%46,%47"
+
+template <bool kBf16, int N>
+struct Wgmma;
+#define MOEBENCH_WGMMA(BF16, TYPE, N, REGS, OUT, A0, A1, A2, A3, B)                            \
+  template <>                                                                                      \
+  struct Wgmma<BF16, N> {                                                                          \
+    __device__ static void multiply(float (&d)[N / 2], const std::uint32_t (&a)[4],                \
+                                    std::uint64_t b) {                                             \
+      asm volatile("wgmma.mma_async.sync.aligned.m64n" #N "k16.f32." TYPE "." TYPE " {" REGS       \
+                   "}, {%" #A0 ",%" #A1 ",%" #A2 ",%" #A3 "}, %" #B ", 1, 1, 1, 0;\n"               \
+                   : OUT                                                                           \
+                   : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));                          \
+    }                                                                                              \
+  };
+#define MOEBENCH_WGMMA_SIZES(BF16, TYPE)                                                                    \
+  MOEBENCH_WGMMA(BF16, TYPE, 8, MOEBENCH_S4, MOEBENCH_D4(0), 4, 5, 6, 7, 8)                              \
+  MOEBENCH_WGMMA(BF16, TYPE, 16, MOEBENCH_S8, MOEBENCH_D8(0), 8, 9, 10, 11, 12)                         \
+  MOEBENCH_WGMMA(BF16, TYPE, 24, MOEBENCH_S12, MOEBENCH_D8(0) MOEBENCH_COMMA MOEBENCH_D4(8), 12, 13, 14,    \
+                 15, 16)                                                                                \
+  MOEBENCH_WGMMA(BF16, TYPE, 32, MOEBENCH_S16, MOEBENCH_D16(0), 16, 17, 18, 19, 20)                     \
+  MOEBENCH_WGMMA(BF16, TYPE, 48, MOEBENCH_S24, MOEBENCH_D16(0) MOEBENCH_COMMA MOEBENCH_D8(16), 24, 25, 26,  \
+                 27, 28)                                                                                \
+  MOEBENCH_WGMMA(BF16, TYPE, 64, MOEBENCH_S32, MOEBENCH_D32(0), 32, 33, 34, 35, 36)                     \
+  MOEBENCH_WGMMA(BF16, TYPE, 80, MOEBENCH_S40, MOEBENCH_D32(0) MOEBENCH_COMMA MOEBENCH_D8(32), 40, 41, 42,  \
+                 43, 44)                                                                                \
+  MOEBENCH_WGMMA(BF16, TYPE, 96, MOEBENCH_S48, MOEBENCH_D32(0) MOEBENCH_COMMA MOEBENCH_D16(32), 48, 49, 50, \
+                 51, 52)
+#define MOEBENCH_COMMA ,
+MOEBENCH_WGMMA_SIZES(false, "f16")
+MOEBENCH_WGMMA_SIZES(true, "bf16")
+#undef MOEBENCH_WGMMA_SIZES
+#undef MOEBENCH_WGMMA
+
+}  // namespace moebench::cuda::ptx
