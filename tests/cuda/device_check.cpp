@@ -13,7 +13,8 @@
 
 #include "moebench/backend/cuda/combine.h"
 #include "moebench/backend/cuda/device.h"
-#include "moebench/backend/cuda/forward.h"
+#include "moebench/backend/cuda/generate.h"
+#include "moebench/backend/cuda/pack.h"
 #include "moebench/backend/cuda/permute.h"
 #include "moebench/backend/cuda/quantize.h"
 #include "moebench/backend/cuda/route.h"
@@ -398,6 +399,55 @@ void check_combine(const Case& c, std::mt19937_64& random) {
   compare(c.name + " combine", y.fetch(), expected);
 }
 
+/// One matrix of two experts out of three; the first must stay unwritten.
+void check_generate(const Case& c, WeightFormat format, Projection projection, std::uint64_t seed) {
+  constexpr std::int64_t kExperts = 3;
+  constexpr std::int64_t kFirst = 1;  // the first is not asked for
+  const bool nvfp4 = format == WeightFormat::kNvfp4;
+  const bool gate_up = projection == Projection::kGateUp;
+  MoeShape shape = c.shape;
+  shape.num_experts = kExperts;
+  shape.topk = 1;
+  const Wide wide = shape.act == ActType::kFp16 ? Wide::kFp16 : Wide::kBf16;
+  const auto geometry = matrix_geometry(projection, shape.hidden, shape.intermediate,
+                                        nvfp4 ? kNvfp4ChunkBytes : kFp8ChunkBytes);
+  const std::int64_t scale_count =
+      gate_up ? weight_scale_count(format, 2 * shape.intermediate, shape.hidden)
+              : weight_scale_count(format, shape.hidden, shape.intermediate);
+  const OnDevice packed(unwritten<std::uint8_t>(kExperts * geometry.expert_bytes()));
+  const OnDevice scales(unwritten<float>(kExperts * scale_count));
+  GenerateArgs args{};
+  args.seed = seed;
+  args.projection = projection;
+  args.hidden = shape.hidden;
+  args.intermediate = shape.intermediate;
+  args.format = format;
+  args.wide = wide;
+  args.first_expert = kFirst;
+  args.experts = kExperts - kFirst;
+  args.scales = scales.get();
+  args.packed = packed.get();
+  cuda_check(enqueue_generate(args, nullptr), "generate");
+  cuda_check(cudaDeviceSynchronize(), "generate");
+
+  auto expected = unwritten<std::uint8_t>(kExperts * geometry.expert_bytes());
+  auto expected_scales = unwritten<float>(kExperts * scale_count);
+  const WeightSource source = synthetic_weights(seed, shape, format);
+  for (std::int64_t expert = kFirst; expert < kExperts; ++expert) {
+    source.with_expert(expert, [&](const ExpertWeightsView& view) {
+      pack_expert(view, shape, wide, projection,
+                  reinterpret_cast<std::byte*>(expected.data() + expert * geometry.expert_bytes()));
+      const float* from = (gate_up ? view.fp8_w1 : view.fp8_w2).scales;
+      if (nvfp4) from = &(gate_up ? view.nvfp4_w1 : view.nvfp4_w2).global_scale;
+      std::copy_n(from, scale_count, expected_scales.begin() + expert * scale_count);
+    });
+  }
+  const std::string name =
+      fmt::format("{} generate {} {}", c.name, moebench::name_of(format), gate_up ? "w1" : "w2");
+  compare(name, packed.fetch(), expected);
+  compare(name + " scales", scales.fetch(), expected_scales);
+}
+
 void check_e4m3() {
   const OnDevice wrong(std::vector<unsigned long long>{0});
   cuda_check(enqueue_compare_e4m3(wrong.get(), nullptr), "e4m3");
@@ -418,6 +468,11 @@ int run(int rounds, std::uint64_t seed) {
     check_hidden(c, plan, device, OperandFormat::kFp8Tensor, random);
     check_hidden(c, plan, device, OperandFormat::kFp8Token, random);
     check_combine(c, random);
+    for (const WeightFormat format : {WeightFormat::kNvfp4, WeightFormat::kFp8PerTensor,
+                                      WeightFormat::kFp8PerChannel, WeightFormat::kFp8Block}) {
+      check_generate(c, format, Projection::kGateUp, seed);
+      check_generate(c, format, Projection::kDown, seed);
+    }
   }
   std::printf("%d rounds, seed %llu: %d mismatches\n", rounds,
               static_cast<unsigned long long>(seed), mismatches);

@@ -179,7 +179,11 @@ Forward::Forward(const MoeProblem& problem, std::shared_ptr<const DeviceWeights>
       partial_(sizes_.partial, "partial sums"),
       arrived_(sizes_.arrived, "partial sums"),
       output_(sizes_.output, "output") {
-  if (weights_->shape() != problem.shape || weights_->format() != weight_format(problem.scheme)) {
+  const MoeShape& packed_for = weights_->shape();
+  if (packed_for.num_experts != problem.shape.num_experts ||
+      packed_for.hidden != problem.shape.hidden ||
+      packed_for.intermediate != problem.shape.intermediate ||
+      packed_for.act != problem.shape.act || weights_->format() != weight_format(problem.scheme)) {
     fail(ErrorCode::kInternal, "cuda: the weights were packed for another layer or format");
   }
   // Padding is never written, and multiplied all the same.
@@ -284,7 +288,6 @@ void Forward::enqueue(cudaStream_t stream, PhaseMarks* marks) {
   combine.topk = static_cast<std::int32_t>(shape.topk);
   combine.hidden = shape.hidden;
   cuda_check(enqueue_combine(shape.act, combine, stream), "combine");
-  if (marks != nullptr) marks->end(stream);
 }
 
 void Forward::enqueue_hidden_quantization(cudaStream_t stream) const {

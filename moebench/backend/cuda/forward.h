@@ -99,7 +99,7 @@ class Forward {
   /// problem may change once the call has returned.
   void upload(cudaStream_t stream);
   /// Enqueues one pass on what was uploaded last. No synchronisation, no allocation; a graph may
-  /// capture it.
+  /// capture it. `marks`: told where each phase begins; the end of the last is the caller's.
   void enqueue(cudaStream_t stream, PhaseMarks* marks = nullptr);
   /// [tokens, hidden], with kGuardElements (moe/verify.h) before and after it, which nothing here
   /// writes.

@@ -1,0 +1,132 @@
+// The work plan of the grouped GEMMs: how experts' rows are cut into tiles, and how thread blocks
+// share the work.
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "moebench/backend/cuda/plan.h"
+#include "moebench/moe/routing.h"
+#include "tests/backend/cuda_plan_reference.h"
+
+namespace moebench::cuda {
+namespace {
+
+constexpr int kTileLimits[] = {kMaxTileTokens, kMaxBlockScaledTileTokens};
+
+TEST(CudaPlan, CutsEveryNumberOfRowsIntoTilesThatExist) {
+  for (const int limit : kTileLimits) {
+    for (int rows = 1; rows <= 70000; rows += rows < 2000 ? 1 : 997) {
+      const ExpertTiles tiles = cut_into_tiles(3, rows, 0, 0, limit);
+      ASSERT_EQ(tile_rows_class(tiles.tile_rows), tiles.tile_rows) << rows;
+      ASSERT_LE(tiles.tile_rows, limit) << rows;
+      ASSERT_GE(tiles.tiles * tiles.tile_rows, rows);
+      ASSERT_LT((tiles.tiles - 1) * tiles.tile_rows, rows) << "a tile without rows";
+    }
+  }
+}
+
+struct RandomRouting {
+  std::int64_t experts;
+  Routing routing;
+  std::string name;
+};
+RandomRouting random_routing(std::uint64_t seed) {
+  std::mt19937_64 random(seed);
+  const auto experts = static_cast<std::int64_t>(1 + random() % 512);
+  const auto topk = static_cast<std::int64_t>(
+      1 + random() % static_cast<std::uint64_t>(std::min<std::int64_t>(experts, 10)));
+  const auto tokens = static_cast<std::int64_t>(random() % (random() % 4 == 0 ? 3000 : 100));
+  constexpr const char* kKinds[] = {"uniform", "balanced", "zipf:1.2", "hot:1@0.8", "single"};
+  const std::string kind = kKinds[random() % std::size(kKinds)];
+  RandomRouting out;
+  out.experts = experts;
+  out.routing = make_routing(parse_routing(kind), seed, tokens, experts, topk, true);
+  out.name = fmt::format("seed {}: {} tokens, E={} topk={} {}", seed, tokens, experts, topk, kind);
+  return out;
+}
+
+TEST(CudaPlan, GivesEveryPairOneRowWithinTheBound) {
+  for (std::uint64_t seed = 0; seed < 200; ++seed) {
+    const RandomRouting r = random_routing(seed);
+    SCOPED_TRACE(r.name);
+    const auto pairs = static_cast<std::int64_t>(r.routing.topk_ids.size());
+    for (const int limit : kTileLimits) {
+      const testing::HostPlan plan = testing::make_host_plan(r.routing.topk_ids, r.experts, limit);
+      ASSERT_LE(plan.header.padded_rows, max_padded_rows(pairs, r.experts));
+      std::vector<int> seen(r.routing.topk_ids.size(), 0);
+      for (const ExpertTiles& entry : plan.entries) {
+        for (int row = 0; row < entry.tiles * entry.tile_rows; ++row) {
+          const std::int32_t pair = plan.row_pair[static_cast<std::size_t>(entry.first_row + row)];
+          ASSERT_EQ(pair >= 0, row < entry.rows);
+          if (pair < 0) continue;
+          ASSERT_EQ(r.routing.topk_ids[static_cast<std::size_t>(pair)], entry.expert);
+          ++seen[static_cast<std::size_t>(pair)];
+        }
+      }
+      ASSERT_EQ(std::count(seen.begin(), seen.end(), 1), pairs);
+    }
+  }
+}
+
+/// The blocks' shares, laid one behind the other, are the units of all entries in order.
+void check_split(const testing::HostPlan& plan, int units_per_tile, int grid) {
+  const auto units_of = [&](std::int32_t entry) {
+    return static_cast<std::int64_t>(plan.entries[static_cast<std::size_t>(entry)].tiles) *
+           units_per_tile;
+  };
+  const double fair = static_cast<double>(plan.header.total_cost) * units_per_tile / grid;
+  WorkPosition at = work_begin(plan.header, plan.entries.data(), units_per_tile, 0, grid);
+  ASSERT_EQ(at.entry, 0);
+  ASSERT_EQ(at.unit, 0);
+  for (int block = 0; block < grid; ++block) {
+    const WorkPosition end =
+        work_begin(plan.header, plan.entries.data(), units_per_tile, block + 1, grid);
+    std::int64_t cost = 0;
+    int most_expensive = 0;
+    while (at.entry < end.entry) {
+      const ExpertTiles& entry = plan.entries[static_cast<std::size_t>(at.entry)];
+      ASSERT_LE(at.unit, units_of(at.entry));
+      cost += (units_of(at.entry) - at.unit) * entry.unit_cost;
+      most_expensive = std::max(most_expensive, entry.unit_cost);
+      at = {at.entry + 1, 0};
+    }
+    ASSERT_EQ(at.entry, end.entry) << "a share begins after it ends";
+    if (end.unit > 0) {
+      ASSERT_LE(at.unit, end.unit);
+      ASSERT_LT(end.unit, units_of(end.entry)) << "a share ends in a unit that does not exist";
+      const int unit_cost = plan.entries[static_cast<std::size_t>(at.entry)].unit_cost;
+      cost += std::int64_t{end.unit - at.unit} * unit_cost;
+      most_expensive = std::max(most_expensive, unit_cost);
+    }
+    // A unit that straddles a boundary belongs to the block in which it begins... give or take one
+    // at each end.
+    ASSERT_LE(static_cast<double>(cost), fair + 2.0 * most_expensive);
+    at = end;
+  }
+  ASSERT_EQ(at.entry, plan.header.active);
+  ASSERT_EQ(at.unit, 0);
+}
+
+TEST(CudaPlan, SplitsTheWorkIntoEvenSharesWithoutGapOrOverlap) {
+  for (std::uint64_t seed = 0; seed < 100; ++seed) {
+    const RandomRouting r = random_routing(seed);
+    for (const int limit : kTileLimits) {
+      const testing::HostPlan plan = testing::make_host_plan(r.routing.topk_ids, r.experts, limit);
+      for (const int units_per_tile : {1, 2, 7, 16, 448, 3136}) {
+        for (const int grid : {1, 2, 78, 132}) {
+          SCOPED_TRACE(r.name);
+          SCOPED_TRACE(fmt::format("{} units a tile, {} blocks", units_per_tile, grid));
+          ASSERT_NO_FATAL_FAILURE(check_split(plan, units_per_tile, grid));
+        }
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace moebench::cuda
