@@ -3,6 +3,7 @@
 // for a CPU, a GPU, Triton or CUTLASS.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -13,6 +14,7 @@
 #include <utility>
 #include <vector>
 
+#include "moebench/backend/device.h"
 #include "moebench/core/error.h"
 #include "moebench/moe/problem.h"
 #include "moebench/moe/reference.h"
@@ -24,6 +26,13 @@ struct BackendOptions {
   int threads = 0;         ///< CPU threads; 0 = all that this process may use
   std::string forced_isa;  ///< empty: the fastest here; else as MOEBENCH_ISA ("portable", "avx2",
                            ///< "avx512", "avx512_bf16", ...)
+  double device_timeout_s = 60.0;  ///< a device that does not answer for so long is taken for hung
+};
+
+/// How a case is prepared.
+struct PrepareOptions {
+  bool graph = false;  ///< calls replay a graph that was recorded once; needs Kernel::has_graphs()
+  std::string label = {};  ///< in the timelines of profilers
 };
 
 /// A layer's weights in a kernel's own layout. Shared by all cases (batch sizes, schemes of one
@@ -53,8 +62,30 @@ class PreparedMoe {
   }
   /// One run with a clock at every phase boundary; empty if the kernel has no such boundaries.
   virtual PhaseTimes run_phases(std::span<std::uint16_t> y) = 0;
-  /// Reads or overwrites enough memory that no weight is left in a cache (--cache cold).
+  /// Reads or overwrites enough memory that no weight is left in a cache (--cache cold). With a
+  /// queue: enqueues that.
   virtual void flush_caches() = 0;
+  /// As run(), marked for a profiler: exactly this call is recorded. Seconds of it.
+  virtual double run_profiled(std::span<std::uint16_t> y) {
+    const auto start = std::chrono::steady_clock::now();
+    run(y);
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  }
+
+  // What runs on a device is timed by the device: calls are enqueued without waiting for each.
+  /// The device's queue, the same for all that is prepared on it; null: calls are run(), timed by
+  /// the host's clock.
+  [[nodiscard]] virtual DeviceQueue* queue() { return nullptr; }
+  /// With a queue: enqueues one call on the inputs of the last run(). The answer stays on the
+  /// device, where nothing of an earlier run()'s is left.
+  virtual void enqueue() { fail(ErrorCode::kInternal, "a kernel without a queue was enqueued"); }
+  /// With a queue: waits, and copies what the last enqueued call left as its answer; false where
+  /// none was enqueued since the last run().
+  [[nodiscard]] virtual bool fetch(std::span<std::uint16_t> /*y*/) { return false; }
+  /// Empty, or what the last run() or fetch() found written outside of the answer in memory that
+  /// this object owns.
+  [[nodiscard]] virtual std::string guard_damage() const { return {}; }
+
   [[nodiscard]] virtual std::int64_t scratch_bytes() const = 0;
 };
 
@@ -69,21 +100,31 @@ class Kernel {
   [[nodiscard]] virtual Scheme scheme() const = 0;
   [[nodiscard]] virtual Support supports(const MoeShape& shape,
                                          const SchemeConfig& scheme) const = 0;
-  /// Bytes that pack() will hold, peak included; for the memory estimate before anything is
-  /// allocated.
+  /// Whether cases can be prepared as graphs.
+  [[nodiscard]] virtual bool has_graphs() const { return false; }
+  /// Where weights and scratch lie and calls run; null: the host. Belongs to the backend.
+  [[nodiscard]] virtual Device* device() const { return nullptr; }
+  /// Bytes that pack() will hold where the kernel runs, peak included; for the memory estimate
+  /// before anything is allocated.
   [[nodiscard]] virtual std::int64_t packed_bytes(const MoeShape& shape,
                                                   const SchemeConfig& scheme) const = 0;
   [[nodiscard]] virtual std::int64_t scratch_bytes(const MoeShape& shape,
                                                    const SchemeConfig& scheme,
                                                    std::int64_t tokens) const = 0;
-  /// Packs expert by expert on all threads; two kernels of one backend and WeightFormat accept each
-  /// other's result. `progress` (may be empty) is called with (experts done, experts).
+  /// Packs expert by expert on all threads; two kernels on one device (or the host) and of one
+  /// WeightFormat accept each other's result. `progress` (may be empty) is called with (experts
+  /// done, experts).
   [[nodiscard]] virtual std::shared_ptr<const PackedWeights> pack(
       const WeightSource& weights,
       const std::function<void(std::int64_t, std::int64_t)>& progress) const = 0;
   /// The problem must outlive the result.
   [[nodiscard]] virtual std::unique_ptr<PreparedMoe> prepare(
-      const MoeProblem& problem, std::shared_ptr<const PackedWeights> weights) const = 0;
+      const MoeProblem& problem, std::shared_ptr<const PackedWeights> weights,
+      const PrepareOptions& options) const = 0;
+  [[nodiscard]] std::unique_ptr<PreparedMoe> prepare(
+      const MoeProblem& problem, std::shared_ptr<const PackedWeights> weights) const {
+    return prepare(problem, std::move(weights), {});
+  }
 };
 
 struct BackendInfo {
@@ -95,13 +136,17 @@ struct BackendInfo {
 class Backend {
  public:
   virtual ~Backend() = default;
+  [[nodiscard]] virtual std::string name() const = 0;  ///< without asking any device
   [[nodiscard]] virtual BackendInfo info() const = 0;
   [[nodiscard]] virtual std::vector<std::unique_ptr<Kernel>> kernels()
       const = 0;  ///< empty where not available
+  /// What its kernels run on; null for the host, and where not available.
+  [[nodiscard]] virtual Device* device() const { return nullptr; }
 };
 
-/// All backends, fastest first; unavailable ones included (their info says why). Throws
-/// kUnavailable for a forced ISA that this CPU or build lacks, kBadInput for an unknown one.
+/// All backends, fastest first; unavailable ones included (their info says why). Asks no device
+/// anything before info() or kernels() does. Throws kUnavailable for a forced ISA that this CPU or
+/// build lacks, kBadInput for an unknown one.
 [[nodiscard]] std::vector<std::unique_ptr<Backend>> make_backends(const BackendOptions& options);
 
 }  // namespace moebench

@@ -111,7 +111,9 @@ std::string judge_load(const Subject& subject, const Load& load, std::uint64_t s
       rows_to_check({.kind = CheckSpec::Kind::kFull}, seed, load.tokens, std::nullopt), claim,
       threads);
   const std::span<const std::uint16_t> y = std::as_const(output).y();
-  const Verdict verdict = judge(problem, reference, y, output.guard_damage());
+  std::string damage = output.guard_damage();
+  if (damage.empty()) damage = prepared->guard_damage();
+  const Verdict verdict = judge(problem, reference, y, damage);
   worst_share = std::max(worst_share, verdict.worst_bound_share);
   if (verdict.kind == Verdict::Kind::kFail) return verdict.reason;
   if (subject.exact) {
@@ -121,7 +123,14 @@ std::string judge_load(const Subject& subject, const Load& load, std::uint64_t s
   const std::vector<std::uint16_t> first(y.begin(), y.end());
   output.poison();
   prepared->run(output.y());
-  return std::equal(first.begin(), first.end(), y.begin()) ? "" : "a second run gave other bits";
+  if (!std::equal(first.begin(), first.end(), y.begin())) return "a second run gave other bits";
+  if (!subject.kernel->has_graphs()) return {};
+  const std::unique_ptr<PreparedMoe> graph =
+      subject.kernel->prepare(problem, packed, {.graph = true, .label = "graph"});
+  output.poison();
+  graph->run(output.y());
+  if (!graph->guard_damage().empty()) return "as a graph: " + graph->guard_damage();
+  return std::equal(first.begin(), first.end(), y.begin()) ? "" : "its graph gave other bits";
 }
 
 class Check {
@@ -132,7 +141,7 @@ class Check {
   }
 
   int execute() {
-    for (const std::string& isa : paths()) check_path(isa);
+    for (const auto& [backend, isa] : paths()) check_path(backend, isa);
     console_.out(fmt::format("{} passed, {} failed, {} skipped\n", count_.passed, count_.failed,
                              count_.skipped));
     if (signal_exit_code() != 0) return signal_exit_code();
@@ -158,28 +167,57 @@ class Check {
     }
   }
 
-  /// --isa alone, or each path that there is; the backend's own (empty) for what is no CPU.
-  [[nodiscard]] std::vector<std::string> paths() {
-    if (!invocation_.run.isa.empty()) return {invocation_.run.isa};
-    if (invocation_.run.backend == "cuda") return {""};
-    std::vector<std::string> names;
-    for (const cpu::IsaChoice& choice : cpu::isa_choices(cpu::detect_cpu_features())) {
-      if (choice.support.ok) {
-        names.emplace_back(choice.name);
+  /// A backend, and for the CPU one of its ISAs.
+  using Path = std::pair<std::string, std::string>;
+
+  /// --isa alone, or each path that there is of the backends asked for; auto asks for all that are
+  /// here.
+  [[nodiscard]] std::vector<Path> paths() {
+    const RunOptions& options = invocation_.run;
+    if (!options.isa.empty()) {
+      return {{options.backend == "auto" ? "cpu" : options.backend, options.isa}};
+    }
+    std::vector<Path> all;
+    if (options.backend != "auto") {
+      for (const std::string& backend : backend_names(options)) add_paths(backend, all);
+      return all;
+    }
+    for (const std::unique_ptr<Backend>& backend : make_backends(backend_options(options))) {
+      const Support available = backend->info().available;
+      if (available.ok) {
+        add_paths(backend->name(), all);
       } else {
-        ++count_.skipped;
-        console_.out(fmt::format("SKIP cpu/{}: {}\n", choice.name, choice.support.reason));
+        skip_path(backend->name(), available.reason);
       }
     }
-    return names;
+    return all;
   }
 
-  void check_path(const std::string& isa) {
+  void add_paths(const std::string& backend, std::vector<Path>& all) {
+    if (backend != "cpu") {
+      all.emplace_back(backend, "");
+      return;
+    }
+    for (const cpu::IsaChoice& choice : cpu::isa_choices(cpu::detect_cpu_features())) {
+      if (choice.support.ok) {
+        all.emplace_back(backend, choice.name);
+      } else {
+        skip_path(fmt::format("cpu/{}", choice.name), choice.support.reason);
+      }
+    }
+  }
+
+  void skip_path(const std::string& path, const std::string& reason) {
+    ++count_.skipped;
+    console_.out(fmt::format("SKIP {}: {}\n", path, reason));
+  }
+
+  void check_path(const std::string& backend, const std::string& isa) {
     RunOptions options = invocation_.run;
+    options.backend = backend;
     options.isa = isa;
     const Machine machine = open_(options);
-    const std::string path =
-        isa.empty() ? machine.chosen.name : fmt::format("{}/{}", machine.chosen.name, isa);
+    const std::string path = isa.empty() ? backend : fmt::format("{}/{}", backend, isa);
     if (invocation_.given.models) {
       const Plan plan = make_plan(options, machine.kernels);
       for (const Layer& layer : plan.layers) {

@@ -25,13 +25,15 @@ const char* name_of(Arrangement arrangement) {
 
 }  // namespace
 
-std::string describe_memory(const Layer& layer, const LayerMemory& memory,
-                            const MemoryDecision& decision) {
+std::string describe_memory(const Layer& layer, const Place& place) {
+  const auto& [memory, decision, refused] = place;
   const MoeShape& shape = layer.shape;
-  std::string line = fmt::format("{} tp{}, E={} top-{} K={} N={}:", layer.model->name, layer.tp,
-                                 shape.num_experts, shape.topk, shape.hidden, shape.intermediate);
+  std::string line = fmt::format("{} tp{}, E={} top-{} K={} N={}{}:", layer.model->name, layer.tp,
+                                 shape.num_experts, shape.topk, shape.hidden, shape.intermediate,
+                                 decision.place != nullptr ? ", on " + decision.place->name() : "");
   if (memory.formats.empty()) return line + " nothing to run";
   for (std::size_t i = 0; i < memory.formats.size(); ++i) {
+    if (memory.weights[i] == 0) continue;  // in another memory
     line +=
         fmt::format(" {} {},", moebench::name_of(memory.formats[i]), gigabytes(memory.weights[i]));
   }
@@ -48,20 +50,19 @@ int print_plan(const RunOptions& options, const Plan& plan, std::int64_t availab
   std::string text = fmt::format("{} layers, {} comparisons, {} cases\n", plan.layers.size(),
                                  plan.comparisons.size(), plan.cases());
   for (const Layer& layer : plan.layers) {
-    const LayerMemory memory = layer_memory(options, plan, layer);
-    const MemoryDecision decision = decide(memory, available);
-    const bool refused = decision.arrangement == Arrangement::kRefused;
-    text += describe_memory(layer, memory, decision) + "\n";
-    if (refused) console.error(refusal(options, plan, layer, decision));
+    const std::vector<Place> places = layer_places(options, plan, layer, available);
+    for (const Place& place : places) {
+      text += describe_memory(layer, place) + "\n";
+      if (!place.refused.empty()) console.error(place.refused);
+    }
     for (std::size_t c = 0; c < layer.comparisons; ++c) {
       const Comparison& comparison = plan.comparisons[layer.first_comparison + c];
-      const bool too_large = !memory.working.empty() && memory.working[c] > decision.working_limit;
       for (const Column& column : plan.columns) {
         const Support support = case_support(layer, comparison, column);
         text += "  " + case_id(options, layer, comparison, column);
         if (!support.ok) {
           text += "  skipped: " + support.reason;
-        } else if (refused || too_large) {
+        } else if (!memory_refusal(plan, layer, places, c, column).empty()) {
           text += "  skipped: not enough memory";
           refused_any = true;
         } else {

@@ -1,6 +1,7 @@
 #include "moebench/cli/layer_bench.h"
 
 #include <algorithm>
+#include <bit>
 #include <chrono>
 #include <limits>
 #include <new>
@@ -25,6 +26,13 @@ constexpr double kPhasesBudget = 2.0;  // seconds
 /// three seconds.
 constexpr double kMeasuringWork = 600e6;
 
+/// Bit by bit: the oracle uses the scale as it is.
+bool same(const std::optional<DynamicScaleClaim>& a, const std::optional<DynamicScaleClaim>& b) {
+  if (!a || !b) return !a && !b;
+  return std::bit_cast<std::uint32_t>(a->scale) == std::bit_cast<std::uint32_t>(b->scale) &&
+         a->pair == b->pair;
+}
+
 /// Only a verified answer has a time.
 void clear_timing(CaseResult& result) {
   result.samples_s.clear();
@@ -33,12 +41,37 @@ void clear_timing(CaseResult& result) {
   result.noisy = false;
   result.noise.clear();
   result.phases_s.clear();
+  result.sm_clock_mhz = result.sm_clock_low_mhz = result.memory_clock_mhz = 0.0;
+  result.temperature_c = result.power_w = 0.0;
+  result.throttled.clear();
+}
+
+void add_sensors(CaseResult& result, const SensorReport& report) {
+  if (report.readings == 0) return;
+  result.sm_clock_mhz = report.sm_clock_mhz;
+  result.sm_clock_low_mhz = report.sm_clock_low_mhz;
+  result.memory_clock_mhz = report.memory_clock_mhz;
+  result.temperature_c = report.temperature_c;
+  result.power_w = report.power_w;
+  result.throttled = report.throttled;
+  if (report.throttled.empty()) return;
+  result.noisy = true;
+  if (!result.noise.empty()) result.noise += "; ";
+  result.noise += "throttled: " + report.throttled;
 }
 
 /// A single sample shows no spread, which is not the same as having none.
 void label_single_sample(CaseResult& result, const char* what) {
   result.noisy = true;
   result.noise = what;
+}
+
+/// A device that broke costs its cases, each with the cause.
+void require_working(const Device* device) {
+  if (device == nullptr) return;
+  if (const std::string cause = device->lost(); !cause.empty()) {
+    fail(ErrorCode::kUnavailable, "{}: the device is lost ({}); run again", device->name(), cause);
+  }
 }
 
 double seconds_since(std::chrono::steady_clock::time_point start) {
@@ -51,6 +84,14 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
 struct LayerBench::Input {
   SchemeConfig config;
   std::vector<std::unique_ptr<MoeProblem>> problems;
+  /// Of the last answer that was judged, for kernels of the same scheme: dear to compute.
+  struct Reference {
+    std::size_t variant = 0;
+    std::vector<std::int64_t> rows_asked;
+    std::optional<DynamicScaleClaim> claim;
+    ReferenceRows rows;
+  };
+  std::optional<Reference> reference;
 };
 
 struct LayerBench::Candidate {
@@ -58,7 +99,7 @@ struct LayerBench::Candidate {
   const Column* column = nullptr;
   SchemeConfig config;
   CaseResult result;
-  std::shared_ptr<const Input> input;
+  std::shared_ptr<Input> input;
   std::vector<std::unique_ptr<PreparedMoe>> prepared;
   std::unique_ptr<GuardedOutput> output;
   std::vector<std::vector<std::uint16_t>> verified;  ///< the answer to each problem
@@ -124,24 +165,31 @@ void LayerBench::pack(std::span<const WeightFormat> formats) {
                weight_format(scheme_config(comparison, column)) == format;
       });
     };
-    const auto& columns = context_.plan.columns;
-    const auto column = std::find_if(columns.begin(), columns.end(), uses);
-    if (column == columns.end()) continue;
-    context_.progress.begin(fmt::format("{}: packing {}", layer_.model->name, name_of(format)),
-                            packing_work(layer_, format));
-    try {
-      packed_[format] =
-          column->kernel->pack(source(format), [this](std::int64_t done, std::int64_t experts) {
-            context_.progress.update(static_cast<double>(done) / static_cast<double>(experts));
-          });
-    } catch (const Error& error) {
-      pack_errors_.emplace(format, error);
-    } catch (const std::bad_alloc&) {
-      pack_errors_.emplace(
-          format, Error(ErrorCode::kOutOfMemory, "host memory ran out while weights were packed"));
+    for (const Column& column : context_.plan.columns) {
+      const PackKey key{column.kernel->device(), format};
+      if (packed_.count(key) + pack_errors_.count(key) == 0 && uses(column)) {
+        pack(*column.kernel, format);
+      }
     }
-    context_.progress.end();
   }
+}
+
+void LayerBench::pack(const Kernel& kernel, WeightFormat format) {
+  const PackKey key{kernel.device(), format};
+  context_.progress.begin(fmt::format("{}: packing {}", layer_.model->name, name_of(format)),
+                          packing_work(layer_, format));
+  try {
+    require_working(kernel.device());
+    packed_[key] = kernel.pack(source(format), [this](std::int64_t done, std::int64_t experts) {
+      context_.progress.update(static_cast<double>(done) / static_cast<double>(experts));
+    });
+  } catch (const Error& error) {
+    pack_errors_.emplace(key, error);
+  } catch (const std::bad_alloc&) {
+    pack_errors_.emplace(
+        key, Error(ErrorCode::kOutOfMemory, "host memory ran out while weights were packed"));
+  }
+  context_.progress.end();
 }
 
 std::vector<Outcome> LayerBench::compare(const Comparison& comparison,
@@ -153,13 +201,16 @@ std::vector<Outcome> LayerBench::compare(const Comparison& comparison,
     candidate.column = &context_.plan.columns[index];
     candidate.config = scheme_config(comparison, *candidate.column);
     candidate.result = blank_result(context_.options, layer_, comparison, *candidate.column);
-    candidate.result.threads = context_.threads;
+    candidate.result.threads = shown_threads(context_.plan, context_.threads);
   }
   make_inputs(comparison, candidates);
   for (Candidate& candidate : candidates) {
     if (!candidate.passed()) continue;
     context_.progress.begin(fmt::format("checking {}", candidate.result.id), 0.0);
-    candidate.attempt([&] { verify(candidate); });
+    candidate.attempt([&] {
+      verify(candidate);
+      compare_with_direct_calls(candidate, candidates);
+    });
     context_.progress.end();
   }
   measure_passed(candidates);
@@ -176,7 +227,7 @@ void LayerBench::make_inputs(const Comparison& comparison, std::vector<Candidate
   const MoeShape& shape = layer_.shape;
   const std::uint64_t copies = options.cache == CacheMode::kRotate ? kRotatedCopies : 1;
   std::vector<Routing> routings;
-  std::vector<std::shared_ptr<const Input>> inputs;
+  std::vector<std::shared_ptr<Input>> inputs;
   for (Candidate& candidate : candidates) {
     candidate.attempt([&] {
       // All schemes get the same routing.
@@ -212,13 +263,16 @@ void LayerBench::make_inputs(const Comparison& comparison, std::vector<Candidate
 }
 
 void LayerBench::verify(Candidate& candidate) {
-  const WeightFormat format = weight_format(candidate.config);
-  if (const auto failed = pack_errors_.find(format); failed != pack_errors_.end()) {
+  const Kernel& kernel = *candidate.column->kernel;
+  const PackKey key{kernel.device(), weight_format(candidate.config)};
+  if (const auto failed = pack_errors_.find(key); failed != pack_errors_.end()) {
     throw failed->second;
   }
+  require_working(kernel.device());
+  const PrepareOptions options{.graph = candidate.column->graph, .label = candidate.result.id};
   for (std::size_t variant = 0; variant < candidate.input->problems.size(); ++variant) {
     candidate.prepared.push_back(
-        candidate.column->kernel->prepare(*candidate.input->problems[variant], packed_.at(format)));
+        kernel.prepare(*candidate.input->problems[variant], packed_.at(key), options));
     verify_variant(candidate, variant);
     if (!candidate.passed()) return;
   }
@@ -241,12 +295,20 @@ void LayerBench::verify_variant(Candidate& candidate, std::size_t variant) {
     const std::optional<DynamicScaleClaim> claim = prepared.dynamic_scale();
     std::optional<std::int64_t> claim_token;
     if (claim && claim->pair >= 0) claim_token = claim->pair / problem.shape.topk;
-    reference =
-        reference_forward(problem, source(weight_format(candidate.config)),
-                          rows_to_check(spec, context_.options.seed, problem.tokens, claim_token),
-                          claim, context_.threads);
+    std::vector<std::int64_t> rows =
+        rows_to_check(spec, context_.options.seed, problem.tokens, claim_token);
+    std::optional<Input::Reference>& kept = candidate.input->reference;
+    if (!kept || kept->variant != variant || kept->rows_asked != rows ||
+        !same(kept->claim, claim)) {
+      kept = {variant, rows, claim,
+              reference_forward(problem, source(weight_format(candidate.config)), rows, claim,
+                                context_.threads)};
+    }
+    reference = kept->rows;
   }
-  const Verdict verdict = judge(problem, reference, y, candidate.output->guard_damage());
+  std::string damage = candidate.output->guard_damage();
+  if (damage.empty()) damage = prepared.guard_damage();
+  const Verdict verdict = judge(problem, reference, y, damage);
   CaseResult& result = candidate.result;
   const bool worse = variant == 0 || verdict.worst_row_error > result.worst_row_error;
   if (worse || verdict.kind == Verdict::Kind::kFail) {
@@ -261,6 +323,20 @@ void LayerBench::verify_variant(Candidate& candidate, std::size_t variant) {
   }
   if (variant == 0 && !reference.tokens.empty()) {
     result.format_error = format_error_of(candidate.config, problem, reference);
+  }
+}
+
+/// A graph replays the same kernels on the same inputs: other bits would mean that it replays
+/// something else.
+void LayerBench::compare_with_direct_calls(Candidate& candidate,
+                                           const std::vector<Candidate>& candidates) {
+  if (!candidate.passed() || !candidate.column->graph) return;
+  for (const Candidate& direct : candidates) {
+    if (direct.column->kernel != candidate.column->kernel || direct.column->graph) continue;
+    if (direct.passed() && direct.verified != candidate.verified) {
+      candidate.set_failed(
+          fmt::format("the graph's answer has other bits than that of {}", direct.column->name));
+    }
   }
 }
 
@@ -288,9 +364,9 @@ void LayerBench::measure_passed(std::vector<Candidate>& candidates) {
     if (candidate.passed()) passed.push_back(&candidate);
   }
   if (passed.empty()) return;
-  const MachineRates& rates = context_.rates();
   for (Candidate* candidate : passed) {
-    candidate->result.floor_s = memory_floor_s(candidate->result.weight_bytes, rates);
+    candidate->result.floor_s = memory_floor_s(candidate->result.weight_bytes,
+                                               context_.rates(candidate->column->kernel->device()));
   }
   if (context_.options.profile) {
     for (Candidate* candidate : passed) candidate->attempt([&] { profile(*candidate); });
@@ -325,6 +401,7 @@ void LayerBench::measure_together(const std::vector<Candidate*>& candidates) {
   const RunOptions& options = context_.options;
   std::vector<Contestant> contestants;
   for (Candidate* candidate : candidates) {
+    require_working(candidate->column->kernel->device());
     Contestant& contestant = contestants.emplace_back();
     contestant.kernel = candidate->column->name;
     for (const std::unique_ptr<PreparedMoe>& prepared : candidate->prepared) {
@@ -337,9 +414,18 @@ void LayerBench::measure_together(const std::vector<Candidate*>& candidates) {
   spec.cache = options.cache;
   spec.runs_per_call = options.runs_per_call;
   spec.seed = options.seed;
+  std::map<Device*, std::unique_ptr<SensorWatch>> watches;
+  for (const Candidate* candidate : candidates) {
+    Device* const device = candidate->column->kernel->device();
+    if (device != nullptr && watches.count(device) == 0) watches[device] = device->watch();
+  }
   std::vector<Measurement> measurements =
       measure(contestants, spec, context_.stop,
               [this](double fraction) { context_.progress.update(fraction); });
+  std::map<Device*, SensorReport> sensors;
+  for (auto& [device, watch] : watches) {
+    if (watch != nullptr) sensors[device] = watch->stop();
+  }
   for (std::size_t i = 0; i < candidates.size(); ++i) {
     CaseResult& result = candidates[i]->result;
     Measurement& measurement = measurements[i];
@@ -352,14 +438,16 @@ void LayerBench::measure_together(const std::vector<Candidate*>& candidates) {
     result.noisy = measurement.noisy;
     result.noise = std::move(measurement.noise);
     if (result.samples_s.size() == 1 && !result.noisy) label_single_sample(result, "one sample");
+    if (Device* const device = candidates[i]->column->kernel->device(); sensors.count(device) > 0) {
+      add_sensors(result, sensors.at(device));
+    }
   }
 }
 
 void LayerBench::profile(Candidate& candidate) {
   if (context_.stop.load()) throw Interrupted{};
-  const auto start = std::chrono::steady_clock::now();
-  candidate.prepared.front()->run(candidate.output->y());
-  const double seconds = seconds_since(start);
+  require_working(candidate.column->kernel->device());
+  const double seconds = candidate.prepared.front()->run_profiled(candidate.output->y());
   CaseResult& result = candidate.result;
   result.samples_s = {seconds};
   result.median_s = result.ci_low_s = result.ci_high_s = seconds;
@@ -367,19 +455,44 @@ void LayerBench::profile(Candidate& candidate) {
   check_after_timing(candidate);
 }
 
+std::string LayerBench::other_bits(std::span<const std::uint16_t> y,
+                                   std::span<const std::uint16_t> verified) const {
+  const auto first = std::mismatch(y.begin(), y.end(), verified.begin()).first - y.begin();
+  if (first == std::ssize(y)) return {};
+  return fmt::format(
+      "a timed call gave other bits than the verified one, first at token {} column {}",
+      first / layer_.shape.hidden, first % layer_.shape.hidden);
+}
+
+/// On a device each prepared variant holds what its last timed call wrote over poison.
+std::string LayerBench::damage_on_device(Candidate& candidate) const {
+  const std::span<const std::uint16_t> y = std::as_const(*candidate.output).y();
+  for (std::size_t variant = 0; variant < candidate.prepared.size(); ++variant) {
+    PreparedMoe& prepared = *candidate.prepared[variant];
+    candidate.output->poison();
+    if (!prepared.fetch(candidate.output->y())) continue;
+    std::string damage = prepared.guard_damage();
+    if (damage.empty()) damage = other_bits(y, candidate.verified.at(variant));
+    if (!damage.empty()) return damage;
+  }
+  return {};
+}
+
 /// What was timed must still be the verified answer: the same bits, nothing written outside.
 void LayerBench::check_after_timing(Candidate& candidate) const {
+  if (candidate.prepared.front()->queue() != nullptr) {
+    if (std::string damage = damage_on_device(candidate); !damage.empty()) {
+      candidate.set_failed(std::move(damage));
+    }
+    return;
+  }
   const std::span<const std::uint16_t> y = std::as_const(*candidate.output).y();
   const auto same = [&](const std::vector<std::uint16_t>& answer) {
     return std::equal(y.begin(), y.end(), answer.begin(), answer.end());
   };
   std::string reason = candidate.output->guard_damage();
   if (reason.empty() && std::none_of(candidate.verified.begin(), candidate.verified.end(), same)) {
-    const auto& answer = candidate.verified.front();
-    const auto first = std::mismatch(y.begin(), y.end(), answer.begin()).first - y.begin();
-    reason = fmt::format(
-        "a timed call gave other bits than the verified one, first at token {} column {}",
-        first / layer_.shape.hidden, first % layer_.shape.hidden);
+    reason = other_bits(y, candidate.verified.front());
   }
   if (reason.empty()) return;
   candidate.set_failed(std::move(reason));

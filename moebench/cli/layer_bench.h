@@ -23,7 +23,8 @@ struct BenchContext {
   const Plan& plan;
   const StopFlag& stop;
   Progress& progress;
-  std::function<const MachineRates&()> rates;  ///< measured at its first call
+  /// Of a device, or the host (null); measured at its first call.
+  std::function<const MachineRates&(Device*)> rates;
   int threads = 1;
 };
 
@@ -54,15 +55,20 @@ class LayerBench {
   struct Candidate;
   struct Input;
 
+  void pack(const Kernel& kernel, WeightFormat format);
   void make_inputs(const Comparison& comparison, std::vector<Candidate>& candidates);
   void verify(Candidate& candidate);
   void verify_variant(Candidate& candidate, std::size_t variant);
+  void compare_with_direct_calls(Candidate& candidate, const std::vector<Candidate>& candidates);
   [[nodiscard]] double format_error_of(const SchemeConfig& config, const MoeProblem& problem,
                                        const ReferenceRows& reference);
   void measure_passed(std::vector<Candidate>& candidates);
   void measure_together(const std::vector<Candidate*>& candidates);
   void profile(Candidate& candidate);
   void check_after_timing(Candidate& candidate) const;
+  [[nodiscard]] std::string damage_on_device(Candidate& candidate) const;
+  [[nodiscard]] std::string other_bits(std::span<const std::uint16_t> y,
+                                       std::span<const std::uint16_t> verified) const;
   void time_phases(Candidate& candidate) const;
   [[nodiscard]] WeightSource& source(WeightFormat format);
   [[nodiscard]] const ActivationScales& scales();
@@ -70,8 +76,10 @@ class LayerBench {
   const BenchContext& context_;
   const Layer& layer_;
   std::map<WeightFormat, WeightSource> sources_;
-  std::map<WeightFormat, std::shared_ptr<const PackedWeights>> packed_;
-  std::map<WeightFormat, Error> pack_errors_;
+  /// Weights are packed once for each place (a device, or null for the host) and format.
+  using PackKey = std::pair<const Device*, WeightFormat>;
+  std::map<PackKey, std::shared_ptr<const PackedWeights>> packed_;
+  std::map<PackKey, Error> pack_errors_;
   std::unique_ptr<ActivationScales> scales_;
   std::vector<std::pair<SchemeConfig, double>> format_errors_;
 };

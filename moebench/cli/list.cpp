@@ -72,8 +72,7 @@ std::string list_models(bool json) {
 std::string list_backends(const RunOptions& options, bool json) {
   Json array = Json::array();
   std::string text;
-  for (const auto& backend :
-       make_backends({.threads = thread_count(options), .forced_isa = options.isa})) {
+  for (const auto& backend : make_backends(backend_options(options))) {
     const BackendInfo info = backend->info();
     Json kernels = Json::array();
     std::vector<std::vector<std::string>> rows;
@@ -98,8 +97,7 @@ std::string list_schemes(const RunOptions& options, bool json) {
   Json array = Json::array();
   std::vector<std::vector<std::string>> rows;
   std::vector<std::pair<Scheme, std::string>> kernels;
-  for (const auto& backend :
-       make_backends({.threads = thread_count(options), .forced_isa = options.isa})) {
+  for (const auto& backend : make_backends(backend_options(options))) {
     for (const auto& kernel : backend->kernels())
       kernels.emplace_back(kernel->scheme(), kernel->name());
   }
@@ -166,10 +164,13 @@ int env(const Invocation& invocation, Console& console) {
   if (invocation.rates) {
     const MachineRates rates = measure_machine_rates(thread_count(invocation.run));
     facts.emplace_back("rates.threads", fmt::to_string(rates.threads));
-    facts.emplace_back("rates.read_bytes_per_s", fmt::format("{:.4g}", rates.read_bytes_per_s));
-    facts.emplace_back("rates.read_kind", rates.read_kind);
-    facts.emplace_back("rates.flops_per_s", fmt::format("{:.4g}", rates.flops_per_s));
-    facts.emplace_back("rates.flops_kind", rates.flops_kind);
+    add_rates(facts, "rates", rates);
+  }
+  for (const auto& backend : make_backends(backend_options(invocation.run))) {
+    Device* const device = backend->device();
+    if (device == nullptr) continue;
+    for (const auto& fact : device->facts()) facts.push_back(fact);
+    if (invocation.rates) add_rates(facts, "rates." + device->name(), device->measure_rates());
   }
   Json object = Json::object();
   std::vector<std::vector<std::string>> rows;

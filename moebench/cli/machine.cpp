@@ -1,38 +1,100 @@
 #include "moebench/cli/machine.h"
 
+#include <algorithm>
 #include <utility>
 
+#include "moebench/cli/values.h"
 #include "moebench/core/error.h"
 #include "moebench/measure/fingerprint.h"
 
 namespace moebench::cli {
+namespace {
 
-Machine open_machine(const RunOptions& options) {
-  Machine machine;
-  machine.backends = make_backends({.threads = thread_count(options), .forced_isa = options.isa});
-  const bool any = options.backend == "auto";
+void take(Machine& machine, const Backend& backend, BackendInfo info) {
+  machine.chosen.push_back(std::move(info));
+  for (std::unique_ptr<Kernel>& kernel : backend.kernels()) {
+    machine.kernels.push_back(std::move(kernel));
+  }
+}
+
+void take_first_available(Machine& machine) {
   for (const std::unique_ptr<Backend>& backend : machine.backends) {
     BackendInfo info = backend->info();
-    if (!any && info.name != options.backend) continue;
     if (info.available.ok) {
       if (!machine.notes.empty()) machine.notes.back() += fmt::format("; using {}", info.name);
-      machine.chosen = std::move(info);
-      machine.kernels = backend->kernels();
-      return machine;
-    }
-    if (!any) {
-      fail(ErrorCode::kUnavailable, "--backend: {} is not available ({}); use --backend auto",
-           info.name, info.available.reason);
+      take(machine, *backend, std::move(info));
+      return;
     }
     machine.notes.push_back(
         fmt::format("{}: not available ({})", info.name, info.available.reason));
   }
-  if (!any) {
-    fail(ErrorCode::kUnavailable, "--backend: {} is not part of this build; use --backend auto",
-         options.backend);
-  }
   fail(ErrorCode::kUnavailable,
        "--backend: no backend is available; moebench list backends says why");
+}
+
+void take_named(Machine& machine, const std::string& name) {
+  for (const std::unique_ptr<Backend>& backend : machine.backends) {
+    if (backend->name() != name) continue;
+    BackendInfo info = backend->info();
+    if (!info.available.ok) {
+      fail(ErrorCode::kUnavailable, "--backend: {} is not available ({}); use --backend auto", name,
+           info.available.reason);
+    }
+    take(machine, *backend, std::move(info));
+    return;
+  }
+  fail(ErrorCode::kUnavailable, "--backend: {} is not part of this build; use --backend auto",
+       name);
+}
+
+}  // namespace
+
+std::vector<std::string> backend_names(const RunOptions& options) {
+  return split_list(std::vector<std::string>{options.backend});
+}
+
+BackendOptions backend_options(const RunOptions& options) {
+  return {.threads = thread_count(options),
+          .forced_isa = options.isa,
+          .device_timeout_s = options.device_timeout_s};
+}
+
+Machine open_machine(const RunOptions& options) {
+  Machine machine;
+  machine.backends = make_backends(backend_options(options));
+  if (options.backend == "auto") {
+    take_first_available(machine);
+  } else {
+    for (const std::string& name : backend_names(options)) take_named(machine, name);
+  }
+  return machine;
+}
+
+std::vector<Device*> devices_of(const std::vector<std::unique_ptr<Kernel>>& kernels) {
+  std::vector<Device*> devices;
+  for (const std::unique_ptr<Kernel>& kernel : kernels) {
+    Device* const device = kernel->device();
+    if (device != nullptr && std::count(devices.begin(), devices.end(), device) == 0) {
+      devices.push_back(device);
+    }
+  }
+  return devices;
+}
+
+void add_rates(std::vector<std::pair<std::string, std::string>>& facts, const std::string& prefix,
+               const MachineRates& rates) {
+  const auto rate = [&](const char* key, double value) {
+    if (value > 0.0) facts.emplace_back(prefix + key, fmt::format("{:.4g}", value));
+  };
+  const auto text = [&](const char* key, const std::string& value) {
+    if (!value.empty()) facts.emplace_back(prefix + key, value);
+  };
+  rate(".read_bytes_per_s", rates.read_bytes_per_s);
+  text(".read_kind", rates.read_kind);
+  rate(".flops_per_s", rates.flops_per_s);
+  text(".flops_kind", rates.flops_kind);
+  rate(".bf16_flops_per_s", rates.bf16_flops_per_s);
+  rate(".fp8_flops_per_s", rates.fp8_flops_per_s);
 }
 
 int thread_count(const RunOptions& options) {

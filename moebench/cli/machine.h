@@ -1,4 +1,4 @@
-// The backend that a command works with: chosen by --backend, opened with --threads and --isa.
+// The backends that a command works with: chosen by --backend, opened with --threads and --isa.
 #pragma once
 
 #include <functional>
@@ -13,17 +13,29 @@ namespace moebench::cli {
 
 struct Machine {
   std::vector<std::unique_ptr<Backend>> backends;
-  BackendInfo chosen;
-  std::vector<std::unique_ptr<Kernel>> kernels;  ///< of the chosen backend
+  std::vector<BackendInfo> chosen;               ///< side by side, in the order asked for
+  std::vector<std::unique_ptr<Kernel>> kernels;  ///< of the chosen backends
   std::vector<std::string> notes;                ///< "cuda: not available (no driver); using cpu"
 };
 
-/// --backend auto takes the first backend that is available and says which it passed over. Throws
-/// kUnavailable, with the cause, where the asked-for backend or ISA is not here.
+/// --backend auto takes the first backend that is available and says which it passed over; a list
+/// takes all that it names. Throws kUnavailable, with the cause, where an asked-for backend or ISA
+/// is not here.
 [[nodiscard]] Machine open_machine(const RunOptions& options);
 
 /// How a command comes by its machine: open_machine(), or what a test puts in its place.
 using OpenMachine = std::function<Machine(const RunOptions&)>;
+
+/// What --backend names: "auto" alone, or backends.
+[[nodiscard]] std::vector<std::string> backend_names(const RunOptions& options);
+[[nodiscard]] BackendOptions backend_options(const RunOptions& options);
+
+/// The devices that `kernels` run on, each once.
+[[nodiscard]] std::vector<Device*> devices_of(const std::vector<std::unique_ptr<Kernel>>& kernels);
+
+/// Appends "<prefix>.read_bytes_per_s" and what else was measured, as text.
+void add_rates(std::vector<std::pair<std::string, std::string>>& facts, const std::string& prefix,
+               const MachineRates& rates);
 
 /// --threads, or the CPUs that this process may use.
 [[nodiscard]] int thread_count(const RunOptions& options);

@@ -1,5 +1,6 @@
 // The command: parses, dispatches, and turns what nobody else could handle into one line and an
 // exit code.
+#include <cstdlib>
 #include <exception>
 #include <new>
 #include <string>
@@ -42,9 +43,7 @@ int report(int exit_code, const std::string& message) {
   return exit_code;
 }
 
-}  // namespace
-
-int main(int argc, char** argv) {
+int run_command(int argc, char** argv) {
   open_standard_descriptors();
   install_signal_handlers();
   try {
@@ -61,4 +60,13 @@ int main(int argc, char** argv) {
   } catch (const std::exception& unexpected) {
     return report(static_cast<int>(ErrorCode::kInternal), printable(unexpected.what()));
   }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const int exit_code = run_command(argc, argv);
+  // Everything is written and closed: a driver that waits for a hung kernel would keep the process.
+  if (exit_may_hang()) std::_Exit(exit_code);
+  return exit_code;
 }

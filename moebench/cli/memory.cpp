@@ -28,7 +28,21 @@ std::int64_t checked_rows(const RunOptions& options, std::int64_t tokens) {
   return 0;
 }
 
-/// Everything but weights that comparing `comparison` holds at once.
+/// What the columns on `device` hold there beside weights while `comparison` runs.
+std::int64_t device_working_bytes(const RunOptions& options, const Plan& plan, const Layer& layer,
+                                  const Comparison& comparison, const Device* device) {
+  const std::int64_t copies = options.cache == CacheMode::kRotate ? kRotatedCopies : 1;
+  std::int64_t bytes = 0;
+  for (const Column& column : plan.columns) {
+    if (column.kernel->device() != device || !case_support(layer, comparison, column).ok) continue;
+    const std::int64_t scratch = column.kernel->scratch_bytes(
+        layer.shape, scheme_config(comparison, column), comparison.tokens);
+    bytes = checked_sum("memory", bytes, checked_product("memory", {copies, scratch}));
+  }
+  return bytes;
+}
+
+/// Everything but weights that comparing `comparison` holds at once in the host's memory.
 std::int64_t working_bytes(const RunOptions& options, const Plan& plan, const Layer& layer,
                            const Comparison& comparison) {
   const std::int64_t copies = options.cache == CacheMode::kRotate ? kRotatedCopies : 1;
@@ -46,7 +60,9 @@ std::int64_t working_bytes(const RunOptions& options, const Plan& plan, const La
   for (const Column& column : plan.columns) {
     if (!case_support(layer, comparison, column).ok) continue;
     const std::int64_t scratch =
-        column.kernel->scratch_bytes(shape, scheme_config(comparison, column), tokens);
+        column.kernel->device() != nullptr
+            ? 0
+            : column.kernel->scratch_bytes(shape, scheme_config(comparison, column), tokens);
     // Input, answer and the verified copy of it; scratch per prepared copy.
     bytes = checked_sum("memory", bytes, checked_product("memory", {copies, scratch}));
     bytes = checked_sum("memory", bytes, checked_product("memory", {copies + 2, activation}));
@@ -57,13 +73,14 @@ std::int64_t working_bytes(const RunOptions& options, const Plan& plan, const La
 
 /// The columns' formats over the layer's comparisons: the two fp8 switches are all that can change
 /// them.
-std::vector<WeightFormat> needed_formats(const Plan& plan, const Layer& layer,
+std::vector<WeightFormat> needed_formats(const Plan& plan, const Layer& layer, const Device* place,
                                          std::vector<std::int64_t>& weights) {
   std::vector<WeightFormat> formats;
   const auto add = [&](const Comparison& comparison, const Column& column) {
     const SchemeConfig config = scheme_config(comparison, column);
     const WeightFormat format = weight_format(config);
-    const std::int64_t bytes = column.kernel->packed_bytes(layer.shape, config);
+    const std::int64_t bytes =
+        column.kernel->device() == place ? column.kernel->packed_bytes(layer.shape, config) : 0;
     const auto found = std::find(formats.begin(), formats.end(), format);
     if (found == formats.end()) {
       formats.push_back(format);
@@ -90,12 +107,25 @@ std::vector<WeightFormat> needed_formats(const Plan& plan, const Layer& layer,
   return formats;
 }
 
+/// " on cuda" for a device's memory.
+std::string on(const MemoryDecision& decision) {
+  return decision.place != nullptr ? " on " + decision.place->name() : "";
+}
+
 }  // namespace
 
-LayerMemory layer_memory(const RunOptions& options, const Plan& plan, const Layer& layer) {
+LayerMemory layer_memory(const RunOptions& options, const Plan& plan, const Layer& layer,
+                         const Device* place) {
   LayerMemory memory;
-  memory.formats = needed_formats(plan, layer, memory.weights);
+  memory.formats = needed_formats(plan, layer, place, memory.weights);
   if (memory.formats.empty()) return memory;
+  if (place != nullptr) {
+    for (std::size_t c = 0; c < layer.comparisons; ++c) {
+      memory.working.push_back(device_working_bytes(
+          options, plan, layer, plan.comparisons[layer.first_comparison + c], place));
+    }
+    return memory;
+  }
   std::int64_t in_flight = 0;
   for (const WeightFormat format : memory.formats) {
     in_flight = std::max(
@@ -138,12 +168,70 @@ MemoryDecision decide(const LayerMemory& memory, std::int64_t available) {
   return decision;
 }
 
+std::vector<Place> layer_places(const RunOptions& options, const Plan& plan, const Layer& layer,
+                                std::int64_t available) {
+  std::vector<Place> places;
+  const auto add = [&](const Device* device, std::int64_t bytes) {
+    Place& place = places.emplace_back();
+    place.memory = layer_memory(options, plan, layer, device);
+    place.decision = decide(place.memory, bytes);
+    place.decision.place = device;
+    if (place.decision.arrangement == Arrangement::kRefused) {
+      place.refused = refusal(options, plan, layer, place.decision);
+    }
+  };
+  add(nullptr, available);
+  for (const Column& column : plan.columns) {
+    const Device* const device = column.kernel->device();
+    const auto known = [&](const Place& place) { return place.decision.place == device; };
+    if (std::any_of(places.begin(), places.end(), known)) continue;
+    add(device, device->lost().empty() ? device->memory().available
+                                       : std::numeric_limits<std::int64_t>::max());
+  }
+  return places;
+}
+
+Arrangement arrangement_of(const std::vector<Place>& places) {
+  const auto any = [&](Arrangement arrangement) {
+    return std::any_of(places.begin(), places.end(), [&](const Place& place) {
+      return place.decision.arrangement == arrangement;
+    });
+  };
+  const auto refused = [](const Place& place) {
+    return place.decision.arrangement == Arrangement::kRefused;
+  };
+  const bool no_device =
+      places.size() > 1 && std::all_of(places.begin() + 1, places.end(), refused);
+  const bool nothing_on_host =
+      std::all_of(places.front().memory.weights.begin(), places.front().memory.weights.end(),
+                  [](std::int64_t bytes) { return bytes == 0; });
+  if (refused(places.front()) || (no_device && nothing_on_host)) return Arrangement::kRefused;
+  return any(Arrangement::kOneByOne) ? Arrangement::kOneByOne : Arrangement::kTogether;
+}
+
+std::string memory_refusal(const Plan& plan, const Layer& layer, const std::vector<Place>& places,
+                           std::size_t comparison, const Column& column) {
+  for (const Place& place : places) {
+    const Device* const device = place.decision.place;
+    if (device != nullptr && device != column.kernel->device()) continue;
+    if (!place.refused.empty()) return place.refused;
+    if (place.memory.working.empty()) continue;
+    const std::int64_t working = place.memory.working[comparison];
+    if (working > place.decision.working_limit) {
+      return comparison_refusal(layer, plan.comparisons[layer.first_comparison + comparison],
+                                working, place.decision);
+    }
+  }
+  return {};
+}
+
 std::optional<std::int64_t> experts_that_fit(const RunOptions& options, const Plan& plan,
-                                             const Layer& layer, std::int64_t available) {
+                                             const Layer& layer, std::int64_t available,
+                                             const Device* place) {
   const auto fits = [&](std::int64_t experts) {
     Layer smaller = layer;
     smaller.shape.num_experts = experts;
-    return decide(layer_memory(options, plan, smaller), available).arrangement !=
+    return decide(layer_memory(options, plan, smaller, place), available).arrangement !=
            Arrangement::kRefused;
   };
   std::int64_t low = layer.shape.topk;
@@ -159,9 +247,9 @@ std::optional<std::int64_t> experts_that_fit(const RunOptions& options, const Pl
 std::string refusal(const RunOptions& options, const Plan& plan, const Layer& layer,
                     const MemoryDecision& decision) {
   const std::optional<std::int64_t> experts =
-      experts_that_fit(options, plan, layer, decision.available);
-  return fmt::format("{}: needs {}, {} available; {}", layer.model->name,
-                     gigabytes(decision.needed), gigabytes(decision.available),
+      experts_that_fit(options, plan, layer, decision.available, decision.place);
+  return fmt::format("{}: needs {}, {} available{}; {}", layer.model->name,
+                     gigabytes(decision.needed), gigabytes(decision.available), on(decision),
                      experts ? fmt::format("--limit-num-groups {} would fit", *experts)
                              : "not even its top-k experts would fit, use smaller --batch-sizes or "
                                "a larger --tp-sizes");
@@ -170,8 +258,9 @@ std::string refusal(const RunOptions& options, const Plan& plan, const Layer& la
 std::string comparison_refusal(const Layer& layer, const Comparison& comparison,
                                std::int64_t working, const MemoryDecision& decision) {
   return fmt::format(
-      "{}: {} tokens need {} beside the weights, {} available; use smaller --batch-sizes",
-      layer.model->name, comparison.tokens, gigabytes(working), gigabytes(decision.working_limit));
+      "{}: {} tokens need {} beside the weights, {} available{}; use smaller --batch-sizes",
+      layer.model->name, comparison.tokens, gigabytes(working), gigabytes(decision.working_limit),
+      on(decision));
 }
 
 std::string gigabytes(std::int64_t bytes) {

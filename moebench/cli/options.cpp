@@ -102,6 +102,22 @@ void apply_schemes(RunOptions& options, const std::string& source, const Words& 
   }
 }
 
+void apply_backends(RunOptions& options, const std::string& source, const Words& words) {
+  Words names;
+  for (const std::string& item : split_list(words)) {
+    const std::string& name = kBackends[parse_choice(source, item, kBackends)];
+    if (std::count(names.begin(), names.end(), name) == 0) names.push_back(name);
+  }
+  if (names.empty()) {
+    fail(ErrorCode::kBadInput, "{}: no backend given; use some of {}", source,
+         fmt::join(kBackends, ", "));
+  }
+  if (names.size() > 1 && std::count(names.begin(), names.end(), "auto") > 0) {
+    fail(ErrorCode::kBadInput, "{}: auto beside another; name backends, or auto alone", source);
+  }
+  options.backend = fmt::format("{}", fmt::join(names, ","));
+}
+
 void add_layer_flags(FlagParser& flags, RunOptions& options, LayersGiven& given) {
   flags.group("Layers");
   flags.list("--models", "NAME", "Presets (nvidia/DeepSeek-R1-FP4)",
@@ -130,9 +146,15 @@ void add_layer_flags(FlagParser& flags, RunOptions& options, LayersGiven& given)
 
 void add_machine_flags(FlagParser& flags, RunOptions& options) {
   flags.group("Kernels");
-  flags.value("--backend", "auto|cpu|cuda", "Whose kernels (auto: the fastest here)",
+  flags.list("--backend", "auto|cpu|cuda", "Whose kernels, side by side (auto: the fastest here)",
+             [&options](const std::string& source, const Words& words) {
+               apply_backends(options, source, words);
+             });
+  flags.value("--device-timeout", "S", "Seconds before a silent device is taken for hung (60)",
               [&options](const std::string& source, const Words& words) {
-                options.backend = kBackends[parse_choice(source, words.front(), kBackends)];
+                constexpr std::int64_t kMaxTimeout = 86'400;
+                options.device_timeout_s =
+                    static_cast<double>(parse_integer(source, words.front(), 1, kMaxTimeout));
               });
   flags.value("--threads", "N", "CPU threads (all)",
               [&options](const std::string& source, const Words& words) {

@@ -32,7 +32,8 @@ struct RunOptions {
   std::vector<std::int64_t> per_act_token = {0};
   std::vector<std::int64_t> per_out_ch = {0};
   // Kernels.
-  std::string backend = "auto";
+  std::string backend = "auto";    ///< or names of backends, separated by commas
+  double device_timeout_s = 60.0;  ///< before a device that does not answer is taken for hung
   std::vector<Scheme> schemes = {Scheme::kFp8, Scheme::kNvfp4};
   std::string baseline;  ///< kernel or scheme; empty: the fp8 kernel if there is one
   int threads = 0;       ///< 0: all

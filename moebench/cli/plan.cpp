@@ -97,9 +97,10 @@ std::vector<Column> make_columns(const RunOptions& options,
     for (const std::unique_ptr<Kernel>& kernel : kernels) {
       if (kernel->scheme() != scheme) continue;
       if (options.graph != GraphMode::kOn) columns.push_back({kernel.get(), false, kernel->name()});
-      // No backend of this version replays graphs: asked for alone they are listed as skipped,
-      // "both" leaves them out.
-      if (options.graph == GraphMode::kOn) {
+      // Where a kernel has no graphs: asked for alone they are listed as skipped, "both" leaves
+      // them out.
+      const bool both = options.graph == GraphMode::kBoth && kernel->has_graphs();
+      if (options.graph == GraphMode::kOn || both) {
         columns.push_back({kernel.get(), true, kernel->name() + "_cuda_graphs"});
       }
     }
@@ -158,9 +159,17 @@ std::vector<std::string> measuring_flags(const RunOptions& options) {
   if (to_string(options.check) != to_string(defaults.check)) {
     add("--check", to_string(options.check));
   }
+  if (options.device_timeout_s != defaults.device_timeout_s) {
+    add("--device-timeout", fmt::format("{:.0f}", options.device_timeout_s));
+  }
   if (options.phases) flags.emplace_back("--phases");
   if (options.profile) flags.emplace_back("--profile");
   return flags;
+}
+
+std::string backend_of(const Column& column) {
+  const Device* const device = column.kernel->device();
+  return device != nullptr ? device->name() : "cpu";
 }
 
 const char* python_bool(bool value) { return value ? "True" : "False"; }
@@ -205,6 +214,25 @@ Plan make_plan(const RunOptions& options, const std::vector<std::unique_ptr<Kern
   return plan;
 }
 
+std::optional<std::size_t> baseline_of(const RunOptions& options, const Plan& plan,
+                                       std::size_t column) {
+  if (plan.baseline < 0) return std::nullopt;
+  const auto baseline = static_cast<std::size_t>(plan.baseline);
+  const bool by_name = options.baseline == plan.columns[baseline].name;
+  if (by_name || !plan.columns[column].graph) return baseline;
+  for (std::size_t other = 0; other < plan.columns.size(); ++other) {
+    if (plan.columns[other].graph && plan.columns[other].kernel == plan.columns[baseline].kernel) {
+      return other;
+    }
+  }
+  return baseline;
+}
+
+int shown_threads(const Plan& plan, int threads) {
+  const auto on_host = [](const Column& column) { return column.kernel->device() == nullptr; };
+  return std::any_of(plan.columns.begin(), plan.columns.end(), on_host) ? threads : 1;
+}
+
 SchemeConfig scheme_config(const Comparison& comparison, const Column& column) {
   SchemeConfig config{.scheme = column.kernel->scheme()};
   if (config.scheme == Scheme::kFp8) {
@@ -216,7 +244,7 @@ SchemeConfig scheme_config(const Comparison& comparison, const Column& column) {
 
 Support case_support(const Layer& layer, const Comparison& comparison, const Column& column) {
   if (!layer.runnable.ok) return layer.runnable;
-  if (column.graph) {
+  if (column.graph && !column.kernel->has_graphs()) {
     return Support::no(fmt::format("{} has no CUDA graph to replay", column.kernel->name()));
   }
   const SchemeConfig config = scheme_config(comparison, column);
@@ -269,7 +297,7 @@ std::string repro_command(const RunOptions& options, const Layer& layer,
   if (comparison.per_out_ch) words.insert(words.end(), {"--limit-per-out-ch", "1"});
   words.insert(words.end(), {"--schemes", name_of(column.kernel->scheme())});
   words.insert(words.end(), {"--graph", column.graph ? "on" : "off"});
-  if (options.backend != "auto") words.insert(words.end(), {"--backend", options.backend});
+  if (options.backend != "auto") words.insert(words.end(), {"--backend", backend_of(column)});
   if (layer.renormalize != layer.model->renormalize) {
     words.emplace_back(layer.renormalize ? "--renormalize" : "--no-renormalize");
   }
@@ -299,6 +327,7 @@ CaseResult blank_result(const RunOptions& options, const Layer& layer, const Com
   result.scheme = name_of(column.kernel->scheme());
   result.kernel = column.name;
   result.kernel_detail = column.kernel->detail();
+  result.backend = backend_of(column);
   result.routing = to_string(options.routing);
   result.cache = name_of(options.cache);
   result.graph = column.graph;

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -62,6 +63,15 @@ struct Plan {
 /// is there. `kernels` must outlive the plan.
 [[nodiscard]] Plan make_plan(const RunOptions& options,
                              const std::vector<std::unique_ptr<Kernel>>& kernels);
+
+/// The column that `column`'s speed-up is over: the baseline, and for a replayed graph the
+/// baseline's replay where that is measured and the baseline was not asked for by its kernel's
+/// name. None where the plan has no baseline.
+[[nodiscard]] std::optional<std::size_t> baseline_of(const RunOptions& options, const Plan& plan,
+                                                     std::size_t column);
+/// What the timing table says of all columns: the threads of the CPU's kernels, 1 where every
+/// column runs on a device.
+[[nodiscard]] int shown_threads(const Plan& plan, int threads);
 
 /// The scheme of `column` in `comparison`: the fp8 switches apply to fp8 alone.
 [[nodiscard]] SchemeConfig scheme_config(const Comparison& comparison, const Column& column);

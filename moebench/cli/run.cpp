@@ -61,8 +61,8 @@ class Run {
 
   void run_layer(const Layer& layer);
   void announce_refusals();
-  [[nodiscard]] std::vector<Columns> admit(const Layer& layer, const LayerMemory& memory,
-                                           const MemoryDecision& decision);
+  void announce_refusal(const Layer& layer, const Place& place);
+  [[nodiscard]] std::vector<Columns> admit(const Layer& layer, const std::vector<Place>& places);
   [[nodiscard]] std::vector<Columns> of_formats(const Layer& layer, std::vector<Columns> columns,
                                                 const std::vector<WeightFormat>& formats) const;
   [[nodiscard]] std::vector<WeightFormat> used_formats(const Layer& layer,
@@ -72,7 +72,7 @@ class Run {
   void skip(std::size_t comparison, std::size_t column, const std::string& reason);
   void record(std::size_t comparison, Outcome outcome);
   void keep(std::size_t comparison, const Columns& columns);
-  void add_speedup(std::size_t comparison, CaseResult& result) const;
+  void add_speedup(std::size_t comparison, std::size_t column, CaseResult& result) const;
 
   [[nodiscard]] RunReport report() const;
   void finish(const RunReport& report);
@@ -91,7 +91,7 @@ class Run {
   void stop_if_nobody_listens() {
     if (console_.stdout_state() != StdoutState::kOpen && files_.journal.empty()) request_stop();
   }
-  const MachineRates& rates();
+  const MachineRates& rates(Device* device);
 
   const RunOptions& options_;
   const std::vector<std::string>& argv_;
@@ -101,8 +101,8 @@ class Run {
   Plan plan_;
   Journal journal_;
   std::unordered_map<std::string, CaseResult> resumed_;
-  std::map<std::size_t, CaseResult> results_;  // by case index: the plan's order
-  std::optional<MachineRates> rates_;
+  std::map<std::size_t, CaseResult> results_;    // by case index: the plan's order
+  std::map<const Device*, MachineRates> rates_;  // null: the host
   std::unique_ptr<Progress> progress_;
   Tally tally_;
   bool output_lost_ = false;  ///< stdout, --out or the journal could not be written
@@ -111,8 +111,10 @@ class Run {
 void Run::say_notes() {
   for (const std::string& note : machine_.notes) console_.note(note);
   for (const std::string& note : plan_.notes) console_.note(note);
-  console_.detail(fmt::format("backend {} ({}), {} threads", machine_.chosen.name,
-                              machine_.chosen.detail, thread_count(options_)));
+  for (const BackendInfo& backend : machine_.chosen) {
+    console_.detail(fmt::format("backend {} ({}), {} threads", backend.name, backend.detail,
+                                thread_count(options_)));
+  }
   if (options_.check.kind == CheckSpec::Kind::kOff) {
     console_.warn("--check off: answers are looked at for NaN and unwritten elements only");
   }
@@ -192,6 +194,9 @@ int Run::execute() {
     console_.note("interrupted; what is finished follows");
   }
   finish(report());
+  for (const Device* device : devices_of(machine_.kernels)) {
+    if (!device->lost().empty()) expect_hanging_exit();
+  }
   return exit_code();
 }
 
@@ -199,45 +204,43 @@ int Run::execute() {
 void Run::announce_refusals() {
   const std::int64_t available = available_memory_bytes();
   for (const Layer& layer : plan_.layers) {
-    const LayerMemory memory = layer_memory(options_, plan_, layer);
-    const MemoryDecision decision = decide(memory, available);
-    if (decision.arrangement == Arrangement::kRefused) {
-      console_.error(refusal(options_, plan_, layer, decision));
-      continue;
+    for (const Place& place : layer_places(options_, plan_, layer, available)) {
+      announce_refusal(layer, place);
     }
-    const auto too_large = [&](std::int64_t bytes) { return bytes > decision.working_limit; };
-    const auto first = std::find_if(memory.working.begin(), memory.working.end(), too_large);
-    if (first == memory.working.end()) continue;
-    const auto index = static_cast<std::size_t>(first - memory.working.begin());
-    console_.error(comparison_refusal(layer, plan_.comparisons[layer.first_comparison + index],
-                                      *first, decision));
-    const auto others = std::count_if(first + 1, memory.working.end(), too_large);
-    if (others > 0)
-      console_.error(fmt::format("{}: {} more do not fit either", layer.model->name, others));
   }
+}
+
+void Run::announce_refusal(const Layer& layer, const Place& place) {
+  if (!place.refused.empty()) {
+    console_.error(place.refused);
+    return;
+  }
+  const auto& [memory, decision, refused] = place;
+  const auto too_large = [&](std::int64_t bytes) { return bytes > decision.working_limit; };
+  const auto first = std::find_if(memory.working.begin(), memory.working.end(), too_large);
+  if (first == memory.working.end()) return;
+  const auto index = static_cast<std::size_t>(first - memory.working.begin());
+  console_.error(comparison_refusal(layer, plan_.comparisons[layer.first_comparison + index],
+                                    *first, decision));
+  const auto others = std::count_if(first + 1, memory.working.end(), too_large);
+  if (others > 0)
+    console_.error(fmt::format("{}: {} more do not fit either", layer.model->name, others));
 }
 
 /// Gives every case of `layer` that will not run its result; returns the columns left to run, per
 /// comparison.
-std::vector<Run::Columns> Run::admit(const Layer& layer, const LayerMemory& memory,
-                                     const MemoryDecision& decision) {
-  const std::string refused = decision.arrangement == Arrangement::kRefused
-                                  ? refusal(options_, plan_, layer, decision)
-                                  : std::string();
+std::vector<Run::Columns> Run::admit(const Layer& layer, const std::vector<Place>& places) {
   std::vector<Columns> admitted(layer.comparisons);
   for (std::size_t c = 0; c < layer.comparisons; ++c) {
     const std::size_t comparison = layer.first_comparison + c;
-    std::string too_large = refused;
-    if (refused.empty() && !memory.working.empty() && memory.working[c] > decision.working_limit) {
-      too_large =
-          comparison_refusal(layer, plan_.comparisons[comparison], memory.working[c], decision);
-    }
     for (std::size_t column = 0; column < plan_.columns.size(); ++column) {
       const Support support =
           case_support(layer, plan_.comparisons[comparison], plan_.columns[column]);
       if (!support.ok) {
         skip(comparison, column, support.reason);
-      } else if (!too_large.empty()) {
+      } else if (const std::string too_large =
+                     memory_refusal(plan_, layer, places, c, plan_.columns[column]);
+                 !too_large.empty()) {
         tally_.memory_refused = true;
         skip(comparison, column, too_large);
       } else if (!take_resumed(comparison, column)) {
@@ -249,30 +252,35 @@ std::vector<Run::Columns> Run::admit(const Layer& layer, const LayerMemory& memo
 }
 
 void Run::run_layer(const Layer& layer) {
-  const LayerMemory memory = layer_memory(options_, plan_, layer);
-  const MemoryDecision decision = decide(memory, available_memory_bytes());
-  console_.detail(describe_memory(layer, memory, decision));
-  const std::vector<Columns> admitted = admit(layer, memory, decision);
+  const std::vector<Place> places = layer_places(options_, plan_, layer, available_memory_bytes());
+  for (const Place& place : places) console_.detail(describe_memory(layer, place));
+  const std::vector<Columns> admitted = admit(layer, places);
 
+  const LayerMemory& memory = places.front().memory;
   std::vector<std::vector<WeightFormat>> passes = {memory.formats};
-  if (decision.arrangement == Arrangement::kOneByOne) {
+  if (arrangement_of(places) == Arrangement::kOneByOne) {
     console_.note(fmt::format("{}: the weight formats do not fit at once; one after the other",
                               layer.model->name));
     passes.clear();
     for (const WeightFormat format : memory.formats) passes.push_back({format});
   }
-  const BenchContext context{options_,
-                             plan_,
-                             stop_flag(),
-                             *progress_,
-                             [this]() -> const MachineRates& { return rates(); },
-                             thread_count(options_)};
+  const BenchContext context{
+      options_,
+      plan_,
+      stop_flag(),
+      *progress_,
+      [this](Device* device) -> const MachineRates& { return rates(device); },
+      thread_count(options_)};
   LayerBench bench(context, layer);
   for (std::size_t pass = 0; pass < passes.size(); ++pass) {
     const std::vector<Columns> work = of_formats(layer, admitted, passes[pass]);
     const std::vector<WeightFormat> formats = used_formats(layer, work);
     // Before weights take the memory that it streams through.
-    if (!formats.empty()) (void)rates();
+    for (std::size_t c = 0; c < layer.comparisons; ++c) {
+      for (const std::size_t column : work[c]) {
+        (void)rates(plan_.columns[column].kernel->device());
+      }
+    }
     bench.pack(formats);
     for (std::size_t c = 0; c < layer.comparisons; ++c) {
       const std::size_t comparison = layer.first_comparison + c;
@@ -327,7 +335,7 @@ void Run::skip(std::size_t comparison, std::size_t column, const std::string& re
   const Comparison& sizes = plan_.comparisons[comparison];
   CaseResult result =
       blank_result(options_, plan_.layers[sizes.layer], sizes, plan_.columns[column]);
-  result.threads = thread_count(options_);
+  result.threads = shown_threads(plan_, thread_count(options_));
   result.status = Status::kSkipped;
   result.reason = reason;
   ++tally_.skipped;
@@ -360,7 +368,7 @@ void Run::record(std::size_t comparison, Outcome outcome) {
 void Run::keep(std::size_t comparison, const Columns& columns) {
   for (const std::size_t column : columns) {
     CaseResult& result = results_.at(case_index(comparison, column));
-    add_speedup(comparison, result);
+    add_speedup(comparison, column, result);
     try {
       journal_.append(result);
     } catch (const Error& error) {
@@ -370,10 +378,10 @@ void Run::keep(std::size_t comparison, const Columns& columns) {
   }
 }
 
-void Run::add_speedup(std::size_t comparison, CaseResult& result) const {
-  if (plan_.baseline < 0 || result.samples_s.empty()) return;
-  const auto column = static_cast<std::size_t>(plan_.baseline);
-  const auto found = results_.find(case_index(comparison, column));
+void Run::add_speedup(std::size_t comparison, std::size_t column, CaseResult& result) const {
+  const std::optional<std::size_t> over = baseline_of(options_, plan_, column);
+  if (!over || result.samples_s.empty()) return;
+  const auto found = results_.find(case_index(comparison, *over));
   if (found == results_.end() || found->second.samples_s.empty()) return;
   const CaseResult& baseline = found->second;
   result.baseline = baseline.kernel;
@@ -393,13 +401,28 @@ void Run::add_speedup(std::size_t comparison, CaseResult& result) const {
   result.speedup_high = interval.high;
 }
 
-const MachineRates& Run::rates() {
-  if (!rates_) {
-    progress_->begin("measuring this machine's read bandwidth", 0.0);
-    rates_ = measure_machine_rates(thread_count(options_));
-    progress_->end();
+/// Of a device, or the host (null). Rates that could not be measured are 0: shares of the floor
+/// then have no figure.
+const MachineRates& Run::rates(Device* device) {
+  const auto known = rates_.find(device);
+  if (known != rates_.end()) return known->second;
+  MachineRates measured;
+  progress_->begin(device != nullptr
+                       ? fmt::format("measuring the read bandwidth of {}", device->name())
+                       : std::string("measuring this machine's read bandwidth"),
+                   0.0);
+  if (device == nullptr) {
+    measured = measure_machine_rates(thread_count(options_));
+  } else {
+    try {
+      measured = device->measure_rates();
+    } catch (const Error& error) {
+      console_.warn(
+          fmt::format("{}: its read rate is not known: {}", device->name(), error.what()));
+    }
   }
-  return *rates_;
+  progress_->end();
+  return rates_.emplace(device, std::move(measured)).first->second;
 }
 
 RunReport Run::report() const {
@@ -407,13 +430,20 @@ RunReport Run::report() const {
   report.tool_version = tool_version();
   report.argv = argv_;
   report.env = fingerprint();
-  report.env.emplace_back("run.backend", machine_.chosen.name);
-  report.env.emplace_back("run.backend_detail", machine_.chosen.detail);
+  std::vector<std::string> names;
+  std::vector<std::string> details;
+  for (const BackendInfo& backend : machine_.chosen) {
+    names.push_back(backend.name);
+    details.push_back(backend.detail);
+  }
+  report.env.emplace_back("run.backend", fmt::format("{}", fmt::join(names, ",")));
+  report.env.emplace_back("run.backend_detail", fmt::format("{}", fmt::join(details, "; ")));
   report.env.emplace_back("run.threads", fmt::to_string(thread_count(options_)));
-  if (rates_) {
-    report.env.emplace_back("run.read_bytes_per_s",
-                            fmt::format("{:.4g}", rates_->read_bytes_per_s));
-    report.env.emplace_back("run.flops_per_s", fmt::format("{:.4g}", rates_->flops_per_s));
+  for (const Device* device : devices_of(machine_.kernels)) {
+    for (const auto& fact : device->facts()) report.env.push_back(fact);
+  }
+  for (const auto& [device, rates] : rates_) {
+    add_rates(report.env, device != nullptr ? "run." + device->name() : "run", rates);
   }
   for (const auto& [index, result] : results_) report.results.push_back(result);
   return report;

@@ -11,6 +11,7 @@ constexpr int kSignalExitBase = 128;  // the shell's convention: 128 + signal nu
 
 StopFlag stop_requested{false};
 std::atomic<int> received_signal{0};
+std::atomic<bool> hanging_exit{false};
 static_assert(StopFlag::is_always_lock_free && std::atomic<int>::is_always_lock_free);
 
 void on_signal(int signal_number) {
@@ -38,6 +39,9 @@ void install_signal_handlers() {
 
 const StopFlag& stop_flag() { return stop_requested; }
 void request_stop() { stop_requested.store(true); }
+
+void expect_hanging_exit() { hanging_exit.store(true); }
+bool exit_may_hang() { return hanging_exit.load(); }
 
 int signal_exit_code() {
   const int signal_number = received_signal.load();

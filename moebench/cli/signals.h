@@ -17,6 +17,11 @@ void request_stop();
 /// 130 or 143 after a signal, 0 before one.
 [[nodiscard]] int signal_exit_code();
 
+/// A device is lost: tidying up after it at the end of the process may hang. main() then ends the
+/// process without.
+void expect_hanging_exit();
+[[nodiscard]] bool exit_may_hang();
+
 /// `source`, but reading an expert throws Interrupted once `stop` is set: packing and judging take
 /// many seconds and ask for one expert after the other.
 [[nodiscard]] WeightSource interruptible(WeightSource source, const StopFlag& stop);

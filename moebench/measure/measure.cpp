@@ -40,7 +40,12 @@ void require_contestants(const std::vector<Contestant>& contestants, const Measu
 class Series {
  public:
   Series(Contestant& contestant, const MeasureSpec& spec, const StopFlag& stop, const Clock& clock)
-      : contestant_(contestant), spec_(spec), stop_(stop), clock_(clock) {}
+      : contestant_(contestant),
+        spec_(spec),
+        stop_(stop),
+        clock_(clock),
+        queue_(contestant.variants.front()->queue()),
+        resolution_s_(queue_ != nullptr ? queue_->resolution_s() : clock.resolution_s) {}
 
   /// Calls until warmup_s have passed and every variant has run, but no further variant once a
   /// stopping rule's time is over.
@@ -87,7 +92,7 @@ class Series {
     const double start = clock_.now_s();
     if (others_ran && spec_.cache == CacheMode::kWarm && call_s_ < kRewarmBelow) {
       check_stop(stop_);
-      contestant_.variants.front()->run(contestant_.y);
+      call(*contestant_.variants.front());
     }
     samples_s_.push_back(timed_calls(calls_per_sample_) / static_cast<double>(calls_per_sample_));
     elapsed_s_ += clock_.now_s() - start;
@@ -98,7 +103,7 @@ class Series {
     return moebench::completion(spec_.stop, samples_s_, elapsed_s_);
   }
   [[nodiscard]] Measurement summary() && {
-    return summarize(std::move(samples_s_), calls_per_sample_, spec_.stop, clock_.resolution_s,
+    return summarize(std::move(samples_s_), calls_per_sample_, spec_.stop, resolution_s_,
                      spec_.seed);
   }
 
@@ -108,32 +113,44 @@ class Series {
   }
 
   [[nodiscard]] double shortest_sample() const {
-    double shortest = std::max(kShortestSample, kClockSteps * clock_.resolution_s);
+    double shortest = std::max(kShortestSample, kClockSteps * resolution_s_);
     if (spec_.stop.kind == StopRule::Kind::kTime) {
       shortest = std::max(shortest, spec_.stop.seconds / kMostTimedSamples);
     }
     return std::min(shortest, kLongestChosenSample);
   }
 
-  /// Seconds of `calls` calls back to back; a cold call is preceded by a flush that is not timed.
+  void call(PreparedMoe& prepared) {
+    if (queue_ != nullptr) {
+      prepared.enqueue();
+    } else {
+      prepared.run(contestant_.y);
+    }
+  }
+
+  /// Seconds of `calls` calls back to back, by the device's clock where there is one; a cold call
+  /// is preceded by a flush that is not timed.
   double timed_calls(std::int64_t calls) {
     if (spec_.cache == CacheMode::kCold) {
       check_stop(stop_);
       contestant_.variants.front()->flush_caches();
     }
     const double start = clock_.now_s();
+    if (queue_ != nullptr) queue_->start_timing();
     for (std::int64_t i = 0; i < calls; ++i) {
       check_stop(stop_);
-      contestant_.variants[next_variant_]->run(contestant_.y);
+      call(*contestant_.variants[next_variant_]);
       if (++next_variant_ == variants()) next_variant_ = 0;
     }
-    return clock_.now_s() - start;
+    return queue_ != nullptr ? queue_->stop_timing() : clock_.now_s() - start;
   }
 
   Contestant& contestant_;
   const MeasureSpec& spec_;
   const StopFlag& stop_;
   const Clock& clock_;
+  DeviceQueue* queue_;  // null: calls are timed by clock_
+  double resolution_s_;
   std::size_t next_variant_ = 0;
   std::int64_t calls_per_sample_ = 1;
   double call_s_ = 0.0;     // estimate, from warm-up and calibration

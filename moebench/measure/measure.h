@@ -58,7 +58,8 @@ struct Measurement {
 using StopFlag = std::atomic<bool>;
 struct Interrupted {};
 
-/// Where time comes from: the steady clock, or a virtual one in tests.
+/// Where time comes from: the steady clock, or a virtual one in tests. Samples of contestants with
+/// a DeviceQueue are timed by that; warm-up and stopping rules go by this clock for all.
 struct Clock {
   std::function<double()> now_s;  ///< monotonic seconds
   double resolution_s = 0.0;      ///< the least difference that two readings can show

@@ -60,7 +60,7 @@ std::string percent_text(double share) {
 }
 
 std::string verdict_text(const CaseResult& r) {
-  const std::string noisy = r.noisy ? ", noisy" : "";
+  const std::string noisy = !r.throttled.empty() ? ", throttled" : r.noisy ? ", noisy" : "";
   if (r.verdict != "pass" && r.verdict != "fail")
     return (r.verdict.empty() ? name_of(r.status) : printable(r.verdict)) + noisy;
   // With --cache rotate rows of several inputs are checked, and their sum is no share of one.
@@ -125,6 +125,32 @@ std::string group_of(const CaseResult& r) {
                              printable(r.cache), r.threads);
 }
 
+/// What the sensors of each device said over all its results.
+std::string clock_lines(std::span<const CaseResult> results) {
+  std::vector<CaseResult> devices;  // one per kernel_detail, with the extremes
+  for (const CaseResult& r : results) {
+    if (!(r.sm_clock_mhz > 0.0)) continue;
+    const auto same = [&](const CaseResult& d) { return d.kernel_detail == r.kernel_detail; };
+    const auto device = std::find_if(devices.begin(), devices.end(), same);
+    if (device == devices.end()) {
+      devices.push_back(r);
+      continue;
+    }
+    device->sm_clock_mhz = std::max(device->sm_clock_mhz, r.sm_clock_mhz);
+    device->sm_clock_low_mhz = std::min(device->sm_clock_low_mhz, r.sm_clock_low_mhz);
+    device->temperature_c = std::max(device->temperature_c, r.temperature_c);
+    device->power_w = std::max(device->power_w, r.power_w);
+  }
+  std::string out;
+  for (const CaseResult& d : devices) {
+    out += fmt::format(
+        "clocks   {}: SM {:.0f}..{:.0f} MHz, memory {:.0f} MHz, up to {:.0f} C and {:.0f} W\n",
+        printable(d.kernel_detail), d.sm_clock_low_mhz, d.sm_clock_mhz, d.memory_clock_mhz,
+        d.temperature_c, d.power_w);
+  }
+  return out;
+}
+
 std::string case_notes(std::span<const CaseResult> results) {
   std::string out;
   for (const CaseResult& r : results) {
@@ -180,13 +206,20 @@ std::string render_facts(std::span<const CaseResult> results) {
         "floor: the time to read those at this machine's measured read rate, over the median; "
         "above 100 % they came from a cache.\n";
     out += "verdict: token rows checked of all, and the largest relative error of a row.\n";
-    const auto with_baseline =
-        std::find_if(results.begin(), results.end(), [](const auto& r) { return r.speedup > 0.0; });
-    if (with_baseline != results.end())
-      out += fmt::format("speed-up: over {}, with its 95 % interval.\n",
-                         printable(with_baseline->baseline));
+    std::vector<std::string> baselines;
+    for (const CaseResult& r : results) {
+      if (r.speedup > 0.0 && std::count(baselines.begin(), baselines.end(), r.baseline) == 0) {
+        baselines.push_back(r.baseline);
+      }
+    }
+    for (std::string& name : baselines) name = printable(name);
+    if (!baselines.empty()) {
+      out += fmt::format("speed-up: over {}{}, with its 95 % interval.\n",
+                         fmt::join(baselines, " and "),
+                         baselines.size() > 1 ? ", like over like" : "");
+    }
   }
-  return out + case_notes(results);
+  return out + clock_lines(results) + case_notes(results);
 }
 
 }  // namespace moebench

@@ -24,6 +24,7 @@ struct CaseResult {
   std::int64_t num_experts = 0, topk = 0, hidden = 0, intermediate = 0, tp = 1, tokens = 0;
   bool per_act_token = false, per_out_ch = false;
   std::string scheme, kernel, kernel_detail, routing, cache;
+  std::string backend;  ///< "cpu", "cuda"
   bool graph = false;
   int threads = 1;
   std::string label, sub_label;  ///< of the timing table
@@ -46,6 +47,10 @@ struct CaseResult {
   std::int64_t rows_checked = 0;
   double worst_row_error = 0, worst_bound_share = 0, format_error = 0;
   std::vector<std::pair<std::string, double>> phases_s;
+  // The device's sensors while it was measured; 0 and empty where there are none.
+  double sm_clock_mhz = 0, sm_clock_low_mhz = 0, memory_clock_mhz = 0;  ///< median, lowest, median
+  double temperature_c = 0, power_w = 0;                                ///< highest
+  std::string throttled;  ///< reasons that held at any time: "sw power cap"
   Status status = Status::kOk;
   std::string reason;  ///< why skipped, failed or error: one line
   std::string repro;   ///< one command line that runs this case again

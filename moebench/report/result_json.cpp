@@ -18,6 +18,8 @@ enum class FieldKind : std::uint8_t {
   kMeasured,  ///< null unless the case was timed
   kVerified,  ///< null unless an answer was judged
   kSpeedup,   ///< null without a baseline
+  kSensed,    ///< null unless a device's sensors were read; files of before may lack it
+  kLater,     ///< exists for every case; files of before may lack it
 };
 
 template <typename Result, typename Visit>
@@ -36,6 +38,7 @@ void for_each_field(Result& r, const Visit& visit) {
   visit("per_out_ch", r.per_out_ch, kAlways);
   visit("kernel", r.kernel, kAlways);
   visit("kernel_detail", r.kernel_detail, kAlways);
+  visit("backend", r.backend, kLater);
   visit("graph", r.graph, kAlways);
   visit("threads", r.threads, kAlways);
   visit("routing", r.routing, kAlways);
@@ -67,13 +70,22 @@ void for_each_field(Result& r, const Visit& visit) {
   visit("speedup_low", r.speedup_low, kSpeedup);
   visit("speedup_high", r.speedup_high, kSpeedup);
   visit("phases_s", r.phases_s, kAlways);
+  visit("sm_clock_mhz", r.sm_clock_mhz, kSensed);
+  visit("sm_clock_low_mhz", r.sm_clock_low_mhz, kSensed);
+  visit("memory_clock_mhz", r.memory_clock_mhz, kSensed);
+  visit("temperature_c", r.temperature_c, kSensed);
+  visit("power_w", r.power_w, kSensed);
+  visit("throttled", r.throttled, kLater);
   visit("repro", r.repro, kAlways);
 }
 
 bool exists(const CaseResult& result, FieldKind kind) {
   switch (kind) {
     case FieldKind::kAlways:
+    case FieldKind::kLater:
       return true;
+    case FieldKind::kSensed:
+      return result.sm_clock_mhz > 0.0;
     case FieldKind::kCounted:
       // A timed case without tokens has truly no active expert.
       return result.active_experts > 0 || !result.samples_s.empty();
@@ -243,11 +255,13 @@ CaseResult result_from_json(const Json& object, std::string_view where) {
   for_each_field(result, [&](const char* key, auto& member, FieldKind kind) {
     const auto value = object.find(key);
     if (value == object.end()) {
+      if (kind == FieldKind::kSensed || kind == FieldKind::kLater) return;
       fail(ErrorCode::kBadInput,
            "{}: field '{}' is missing; the file is damaged or not a result of this tool", where,
            key);
     }
-    if (value->is_null() && kind != FieldKind::kAlways) return;
+    const bool nullable = kind != FieldKind::kAlways && kind != FieldKind::kLater;
+    if (value->is_null() && nullable) return;
     from_value(*value, member, where, key);
   });
   const auto samples = object.find("samples");

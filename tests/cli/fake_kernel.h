@@ -20,6 +20,8 @@ class FakeKernel : public Kernel {
   std::string detail() const override { return "fake"; }
   Scheme scheme() const override { return scheme_; }
   Support supports(const MoeShape&, const SchemeConfig&) const override { return support; }
+  bool has_graphs() const override { return on_device != nullptr; }
+  Device* device() const override { return on_device; }
   std::int64_t packed_bytes(const MoeShape& shape, const SchemeConfig& config) const override {
     return layer_weight_bytes(shape, weight_format(config));
   }
@@ -31,13 +33,14 @@ class FakeKernel : public Kernel {
       const WeightSource&, const std::function<void(std::int64_t, std::int64_t)>&) const override {
     throw std::logic_error("a fake kernel packs nothing");
   }
-  std::unique_ptr<PreparedMoe> prepare(const MoeProblem&,
-                                       std::shared_ptr<const PackedWeights>) const override {
+  std::unique_ptr<PreparedMoe> prepare(const MoeProblem&, std::shared_ptr<const PackedWeights>,
+                                       const PrepareOptions&) const override {
     throw std::logic_error("a fake kernel runs nothing");
   }
 
   Support support;
   std::int64_t scratch_per_token = 0;
+  Device* on_device = nullptr;  ///< has graphs, too
 
  private:
   std::string name_;

@@ -42,8 +42,12 @@ class LayerBenchTest : public testing::Test {
   }
 
   std::vector<CaseResult> compare() {
-    const BenchContext context{
-        options_, plan_, stop_, progress_, [this]() -> const MachineRates& { return rates_; }, 1};
+    const BenchContext context{options_,
+                               plan_,
+                               stop_,
+                               progress_,
+                               [this](Device*) -> const MachineRates& { return rates_; },
+                               1};
     LayerBench bench(context, plan_.layers[0]);
     const WeightFormat formats[] = {weight_format({first_->scheme()}),
                                     weight_format({second_->scheme()})};

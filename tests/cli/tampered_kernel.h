@@ -69,11 +69,12 @@ class TamperedKernel : public Kernel {
     tampering.on_pack();
     return inner_->pack(weights, progress);
   }
-  [[nodiscard]] std::unique_ptr<PreparedMoe> prepare(
-      const MoeProblem& problem, std::shared_ptr<const PackedWeights> weights) const override {
+  [[nodiscard]] std::unique_ptr<PreparedMoe> prepare(const MoeProblem& problem,
+                                                     std::shared_ptr<const PackedWeights> weights,
+                                                     const PrepareOptions& options) const override {
     tampering.on_prepare();
-    return std::make_unique<TamperedMoe>(inner_->prepare(problem, std::move(weights)), tampering,
-                                         runs);
+    return std::make_unique<TamperedMoe>(inner_->prepare(problem, std::move(weights), options),
+                                         tampering, runs);
   }
 
   Tampering tampering;

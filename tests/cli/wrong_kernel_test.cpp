@@ -18,7 +18,7 @@ using testing::Not;
 OpenMachine machine_with(const Tampering& tampering) {
   return [tampering](const RunOptions&) {
     Machine machine;
-    machine.chosen = {.name = "cpu", .available = Support::yes(), .detail = "tampered"};
+    machine.chosen = {{.name = "cpu", .available = Support::yes(), .detail = "tampered"}};
     machine.kernels.push_back(tampered_cpu_kernel(Scheme::kFp8, "sound_moe_fp8"));
     auto spoilt = tampered_cpu_kernel(Scheme::kNvfp4, "spoilt_moe_fp4");
     spoilt->tampering = tampering;

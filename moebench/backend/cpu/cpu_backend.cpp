@@ -73,7 +73,8 @@ class CpuKernel final : public Kernel {
     return pack_layer(weights, threads_, progress);
   }
   [[nodiscard]] std::unique_ptr<PreparedMoe> prepare(
-      const MoeProblem& problem, std::shared_ptr<const PackedWeights> weights) const override {
+      const MoeProblem& problem, std::shared_ptr<const PackedWeights> weights,
+      const PrepareOptions& /*options*/) const override {
     auto packed = std::dynamic_pointer_cast<const PackedCpuWeights>(std::move(weights));
     if (packed == nullptr) fail(ErrorCode::kInternal, "{}: weights of another backend", name());
     const PackedGeometry& geometry = packed->geometry();
@@ -98,8 +99,9 @@ class CpuBackend final : public Backend {
  public:
   CpuBackend(const CpuKernels& kernels, int threads) : kernels_(kernels), threads_(threads) {}
 
+  [[nodiscard]] std::string name() const override { return "cpu"; }
   [[nodiscard]] BackendInfo info() const override {
-    return {.name = "cpu", .available = Support::yes(), .detail = kernels_.isa};
+    return {.name = name(), .available = Support::yes(), .detail = kernels_.isa};
   }
   [[nodiscard]] std::vector<std::unique_ptr<Kernel>> kernels() const override {
     std::vector<std::unique_ptr<Kernel>> result;

@@ -4,7 +4,10 @@ set(MOEBENCH_CUDA_SOURCES cuda/no_cuda.cpp)
 if(MOEBENCH_WITH_CUDA)
   set(MOEBENCH_CUDA_SOURCES
     cuda/cuda_backend.cpp
+    cuda/cuda_device.cpp
+    cuda/absent/cuda_kernels.cpp
     cuda/device.cpp
-    cuda/phase_marks.cpp
-    cuda/device_kernels.cu)
+    cuda/device_kernels.cu
+    cuda/absent/mma_rates.cpp
+    cuda/phase_marks.cpp)
 endif()

@@ -6,8 +6,9 @@ namespace {
 
 class NoCuda final : public Backend {
  public:
+  [[nodiscard]] std::string name() const override { return "cuda"; }
   [[nodiscard]] BackendInfo info() const override {
-    return {.name = "cuda", .available = Support::no("built without CUDA"), .detail = ""};
+    return {.name = name(), .available = Support::no("built without CUDA"), .detail = ""};
   }
   [[nodiscard]] std::vector<std::unique_ptr<Kernel>> kernels() const override { return {}; }
 };

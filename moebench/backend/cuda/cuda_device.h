@@ -1,0 +1,61 @@
+// The device as the seam shows it: memory, rates, sensors, and the one stream that all prepared
+// cases share.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "moebench/backend/cuda/device.h"
+#include "moebench/backend/device.h"
+
+namespace moebench::cuda {
+
+/// A stream with two events around what is timed.
+class StreamQueue final : public DeviceQueue {
+ public:
+  explicit StreamQueue(std::int64_t hold_clocks);
+  [[nodiscard]] cudaStream_t stream() const { return stream_.get(); }
+
+  void start_timing() override;
+  [[nodiscard]] double stop_timing() override;
+  [[nodiscard]] double resolution_s() const override;
+
+  /// A call was enqueued: the watchdog allows for it.
+  void count_call() { ++calls_; }
+  /// Waits for everything.
+  void wait_for_all(const char* what);
+
+ private:
+  std::int64_t hold_clocks_;
+  Stream stream_;
+  Event start_, stop_;
+  std::int64_t calls_ = 0;
+};
+
+class CudaDevice final : public moebench::Device {
+ public:
+  /// Makes the context: some hundred milliseconds.
+  explicit CudaDevice(DeviceFacts facts);
+  ~CudaDevice() override;
+  CudaDevice(const CudaDevice&) = delete;
+  CudaDevice& operator=(const CudaDevice&) = delete;
+
+  [[nodiscard]] std::string name() const override { return "cuda"; }
+  [[nodiscard]] std::vector<std::pair<std::string, std::string>> facts() const override;
+  [[nodiscard]] DeviceMemory memory() const override;
+  [[nodiscard]] MachineRates measure_rates() override;
+  [[nodiscard]] std::string lost() const override { return lost_cause(); }
+  [[nodiscard]] std::unique_ptr<SensorWatch> watch() override;
+
+  [[nodiscard]] const DeviceFacts& hardware() const { return facts_; }
+  [[nodiscard]] StreamQueue& queue() { return queue_; }
+  /// Enqueues the overwriting of more than twice the L2 cache.
+  void flush_cache();
+
+ private:
+  DeviceFacts facts_;
+  StreamQueue queue_;
+  DeviceBuffer flush_;
+};
+
+}  // namespace moebench::cuda

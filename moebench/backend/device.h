@@ -1,0 +1,69 @@
+// What kernels run on where that is not the host's CPU and memory: its memory, its rates, its
+// clock, its sensors, and whether it still works. A backend for the CPU has no device.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "moebench/backend/machine_rates.h"
+
+namespace moebench {
+
+struct DeviceMemory {
+  std::int64_t total = 0;
+  std::int64_t available = 0;  ///< what layers may still take
+};
+
+/// What a device's sensors said while a case was measured.
+struct SensorReport {
+  std::int64_t readings = 0;
+  double sm_clock_mhz = 0.0;  ///< median
+  double sm_clock_low_mhz = 0.0;
+  double memory_clock_mhz = 0.0;  ///< median
+  double temperature_c = 0.0;     ///< highest
+  double power_w = 0.0;           ///< highest
+  std::string throttled;          ///< reasons that held in any reading: "sw power cap"; else empty
+};
+
+/// Reads the sensors in the background until it is stopped or destroyed.
+class SensorWatch {
+ public:
+  virtual ~SensorWatch() = default;
+  [[nodiscard]] virtual SensorReport stop() = 0;
+};
+
+/// The order in which a device is given work by everything that is prepared on it; has a clock of
+/// its own.
+class DeviceQueue {
+ public:
+  virtual ~DeviceQueue() = default;
+  /// Work that is enqueued from here to stop_timing() is timed, from the start of its first to the
+  /// end of its last part. Waiting for the host to enqueue the first part is not.
+  virtual void start_timing() = 0;
+  /// Waits until the device has finished; seconds by its clock.
+  [[nodiscard]] virtual double stop_timing() = 0;
+  /// The least difference that two of its readings can show.
+  [[nodiscard]] virtual double resolution_s() const = 0;
+};
+
+class Device {
+ public:
+  virtual ~Device() = default;
+  [[nodiscard]] virtual std::string name() const = 0;  ///< its backend's: "cuda"
+  /// "cuda.name" -> "NVIDIA H100 80GB HBM3" and the like, for the fingerprint.
+  [[nodiscard]] virtual std::vector<std::pair<std::string, std::string>> facts() const = 0;
+  [[nodiscard]] virtual DeviceMemory memory() const = 0;
+  /// Streams through a part of the available memory; takes about a second.
+  [[nodiscard]] virtual MachineRates measure_rates() = 0;
+  /// Empty; or why nothing works on it any more in this process. Its remaining cases are errors
+  /// with this cause.
+  [[nodiscard]] virtual std::string lost() const = 0;
+  /// Null where there are no sensors to read.
+  [[nodiscard]] virtual std::unique_ptr<SensorWatch> watch() = 0;
+};
+
+}  // namespace moebench
