@@ -3,11 +3,23 @@
 set(MOEBENCH_CUDA_SOURCES cuda/no_cuda.cpp)
 if(MOEBENCH_WITH_CUDA)
   set(MOEBENCH_CUDA_SOURCES
+    cuda/absent/mma_rates.cpp
+    cuda/combine.cu
     cuda/cuda_backend.cpp
     cuda/cuda_device.cpp
-    cuda/absent/cuda_kernels.cpp
+    cuda/cuda_kernels.cpp
     cuda/device.cpp
     cuda/device_kernels.cu
-    cuda/absent/mma_rates.cpp
-    cuda/phase_marks.cpp)
+    cuda/forward.cpp
+    cuda/forward_weights.cpp
+    cuda/gemm.cu
+    cuda/gemm_fp8.cu
+    cuda/gemm_fp8_block.cu
+    cuda/gemm_nvfp4.cu
+    cuda/generate.cu
+    cuda/pack.cpp
+    cuda/permute.cu
+    cuda/phase_marks.cpp
+    cuda/prepared.cpp
+    cuda/route.cu)
 endif()
