@@ -455,9 +455,31 @@ void check_e4m3() {
   compare("e4m3 of all floats", wrong.fetch(), {0ULL});
 }
 
+/// Sizes past what the random cases reach: many experts, many pairs, more experts than shared
+/// memory has room for per warp.
+void check_large_routes(std::mt19937_64& random) {
+  struct Size {
+    std::int64_t tokens, experts, topk;
+  };
+  for (const Size& size : {Size{2048, 256, 8}, Size{700, 1024, 8}, Size{300, 1500, 12},
+                           Size{50, kMaxRoutedExperts, 4}, Size{20000, 16, 2}, Size{3000, 1, 1}}) {
+    Case c;
+    c.shape.num_experts = size.experts;
+    c.shape.topk = size.topk;
+    c.max_tile_rows = kMaxTileTokens;
+    for (std::int64_t i = 0; i < size.tokens * size.topk; ++i) {
+      c.ids.push_back(
+          static_cast<std::int32_t>(random() % static_cast<std::uint64_t>(size.experts)));
+    }
+    c.name = fmt::format("M={} E={} topk={}", size.tokens, size.experts, size.topk);
+    check_route(c, testing::make_host_plan(c.ids, size.experts, c.max_tile_rows), OnDevice(c.ids));
+  }
+}
+
 int run(int rounds, std::uint64_t seed) {
   std::mt19937_64 random(seed);
   check_e4m3();
+  check_large_routes(random);
   for (int round = 0; round < rounds; ++round) {
     const Case c = random_case(random);
     const OnDevice ids(c.ids);

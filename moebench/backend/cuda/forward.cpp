@@ -112,7 +112,7 @@ Support forward_supports(const MoeShape& shape) {
   if (shape.hidden % kMultiple != 0 || shape.intermediate % kMultiple != 0) {
     return Support::no("K and N must be multiples of 16");
   }
-  if (shape.num_experts > kMaxRoutedExperts) return Support::no("more than 16384 experts");
+  if (shape.num_experts > kMaxRoutedExperts) return Support::no("more than 8192 experts");
   return Support::yes();
 }
 

@@ -65,7 +65,7 @@ using PackProgress = std::function<void(std::int64_t, std::int64_t)>;
                                                                    WeightFormat format,
                                                                    const PackProgress& progress);
 
-/// What these kernels can do: hidden and intermediate multiples of 16, up to 16384 experts.
+/// What these kernels can do: hidden and intermediate multiples of 16, up to 8192 experts.
 [[nodiscard]] Support forward_supports(const MoeShape& shape);
 
 /// Bytes of a case's buffers.

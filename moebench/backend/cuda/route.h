@@ -31,7 +31,7 @@ struct RouteArgs {
 };
 
 /// Most experts that fit into a multiprocessor's shared memory.
-inline constexpr std::int64_t kMaxRoutedExperts = 16384;
+inline constexpr std::int64_t kMaxRoutedExperts = 8192;
 
 cudaError_t enqueue_route(const RouteArgs& args, cudaStream_t stream);
 
