@@ -241,6 +241,11 @@ TEST(WeightSources, RefuseShapesThatBreakTheFormatsRule) {
   EXPECT_NO_THROW(static_cast<void>(synthetic_weights(kSeed, odd, WeightFormat::kFp8Block)));
 }
 
+TEST(WeightSources, OnlyTheSyntheticLayerNamesItsSeed) {
+  EXPECT_EQ(synthetic_weights(kSeed, kShape, WeightFormat::kNvfp4).synthetic_seed, kSeed);
+  EXPECT_EQ(exact_weights(kSeed, kShape, WeightFormat::kNvfp4).synthetic_seed, std::nullopt);
+}
+
 class ResidentWeights : public ::testing::TestWithParam<WeightFormat> {
  protected:
   void SetUp() override {
