@@ -62,8 +62,9 @@ class Device {
   /// Empty; or why nothing works on it any more in this process. Its remaining cases are errors
   /// with this cause.
   [[nodiscard]] virtual std::string lost() const = 0;
-  /// Null where there are no sensors to read.
+  /// Null where there are no sensors to read; then no_sensors() says why.
   [[nodiscard]] virtual std::unique_ptr<SensorWatch> watch() = 0;
+  [[nodiscard]] virtual std::string no_sensors() const = 0;
 };
 
 }  // namespace moebench

@@ -180,7 +180,9 @@ void LayerBench::pack(const Kernel& kernel, WeightFormat format) {
                           packing_work(layer_, format));
   try {
     require_working(kernel.device());
-    packed_[key] = kernel.pack(source(format), [this](std::int64_t done, std::int64_t experts) {
+    packed_[key] = kernel.pack(source(format), [&](std::int64_t done, std::int64_t experts) {
+      // A device that generates its weights does not ask the source, which would notice.
+      if (kernel.device() != nullptr && context_.stop.load()) throw Interrupted{};
       context_.progress.update(static_cast<double>(done) / static_cast<double>(experts));
     });
   } catch (const Error& error) {

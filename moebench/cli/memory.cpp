@@ -107,6 +107,17 @@ std::vector<WeightFormat> needed_formats(const Plan& plan, const Layer& layer, c
   return formats;
 }
 
+/// A device that does not answer has room for everything: its cases end with what happened to it.
+std::int64_t available_on(const Device& device) {
+  constexpr std::int64_t kEverything = std::numeric_limits<std::int64_t>::max();
+  if (!device.lost().empty()) return kEverything;
+  try {
+    return device.memory().available;
+  } catch (const Error&) {
+    return kEverything;
+  }
+}
+
 /// " on cuda" for a device's memory.
 std::string on(const MemoryDecision& decision) {
   return decision.place != nullptr ? " on " + decision.place->name() : "";
@@ -185,8 +196,7 @@ std::vector<Place> layer_places(const RunOptions& options, const Plan& plan, con
     const Device* const device = column.kernel->device();
     const auto known = [&](const Place& place) { return place.decision.place == device; };
     if (std::any_of(places.begin(), places.end(), known)) continue;
-    add(device, device->lost().empty() ? device->memory().available
-                                       : std::numeric_limits<std::int64_t>::max());
+    add(device, available_on(*device));
   }
   return places;
 }

@@ -115,6 +115,12 @@ void Run::say_notes() {
     console_.detail(fmt::format("backend {} ({}), {} threads", backend.name, backend.detail,
                                 thread_count(options_)));
   }
+  for (const Device* device : devices_of(machine_.kernels)) {
+    if (const std::string why = device->no_sensors(); !why.empty()) {
+      console_.note(fmt::format("{}: clocks, temperature and throttling are not recorded ({})",
+                                device->name(), why));
+    }
+  }
   if (options_.check.kind == CheckSpec::Kind::kOff) {
     console_.warn("--check off: answers are looked at for NaN and unwritten elements only");
   }

@@ -21,5 +21,6 @@ if(MOEBENCH_WITH_CUDA)
     cuda/permute.cu
     cuda/phase_marks.cpp
     cuda/prepared.cpp
-    cuda/route.cu)
+    cuda/route.cu
+    cuda/sensors.cpp)
 endif()

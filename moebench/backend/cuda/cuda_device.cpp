@@ -10,6 +10,7 @@
 namespace moebench::cuda {
 namespace {
 
+constexpr const char* kNvml = "libnvidia-ml.so.1";
 constexpr std::int64_t kMib = std::int64_t{1} << 20;
 /// How long the stream is held at the start of a sample: enqueueing the first call of a layer
 /// kernel by kernel takes less.
@@ -63,6 +64,7 @@ void StreamQueue::wait_for_all(const char* what) { wait(stream(), what, std::exc
 
 CudaDevice::CudaDevice(DeviceFacts facts)
     : facts_(made_current(facts)),
+      sensors_(kNvml, facts_.pci_bus_id),
       queue_(static_cast<std::int64_t>(kHoldSeconds * 1e3 * facts_.sm_clock_khz)) {}
 
 CudaDevice::~CudaDevice() = default;
@@ -71,6 +73,10 @@ std::vector<std::pair<std::string, std::string>> CudaDevice::facts() const {
   const auto version = [](int number) {
     return fmt::format("{}.{}", number / 1000, number % 1000 / 10);
   };
+  const auto text = [](const std::string& value) {
+    return value.empty() ? std::string("unknown") : value;
+  };
+  const double limit = sensors_.power_limit_w();
   return {{"cuda.device", facts_.name},
           {"cuda.compute_capability", fmt::format("{}.{}", facts_.major, facts_.minor)},
           {"cuda.multiprocessors", fmt::to_string(facts_.multiprocessors)},
@@ -78,8 +84,11 @@ std::vector<std::pair<std::string, std::string>> CudaDevice::facts() const {
           {"cuda.l2_bytes", fmt::to_string(facts_.l2_bytes)},
           {"cuda.sm_clock_max_mhz", fmt::to_string(facts_.sm_clock_khz / 1000)},
           {"cuda.memory_clock_max_mhz", fmt::to_string(facts_.memory_clock_khz / 1000)},
+          {"cuda.power_limit_w", limit > 0.0 ? fmt::format("{:.0f}", limit) : "unknown"},
+          {"cuda.driver", text(sensors_.driver())},
           {"cuda.driver_supports", version(facts_.driver_version)},
-          {"cuda.runtime", version(facts_.runtime_version)}};
+          {"cuda.runtime", version(facts_.runtime_version)},
+          {"cuda.sensors", sensors_.missing().empty() ? "nvml" : "none: " + sensors_.missing()}};
 }
 
 DeviceMemory CudaDevice::memory() const {
@@ -144,12 +153,13 @@ MachineRates CudaDevice::measure_rates() {
   return rates;
 }
 
-std::unique_ptr<SensorWatch> CudaDevice::watch() { return nullptr; }
-
 void CudaDevice::flush_cache() {
   if (flush_.bytes() == 0)
     flush_ = DeviceBuffer(flush_bytes(facts_), "memory to flush the cache with");
+  if (flush_sum_.bytes() == 0) flush_sum_ = DeviceBuffer(sizeof(unsigned long long), "a sum");
   enqueue_overwrite(flush_.as<void*>(), flush_.bytes(), queue_.stream());
+  enqueue_stream_read(kStreamReads[0], flush_.as<void*>(), flush_.bytes(),
+                      flush_sum_.as<unsigned long long>(), facts_.multiprocessors, queue_.stream());
 }
 
 }  // namespace moebench::cuda

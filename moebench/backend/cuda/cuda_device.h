@@ -6,6 +6,7 @@
 #include <string>
 
 #include "moebench/backend/cuda/device.h"
+#include "moebench/backend/cuda/sensors.h"
 #include "moebench/backend/device.h"
 
 namespace moebench::cuda {
@@ -45,17 +46,20 @@ class CudaDevice final : public moebench::Device {
   [[nodiscard]] DeviceMemory memory() const override;
   [[nodiscard]] MachineRates measure_rates() override;
   [[nodiscard]] std::string lost() const override { return lost_cause(); }
-  [[nodiscard]] std::unique_ptr<SensorWatch> watch() override;
+  [[nodiscard]] std::unique_ptr<SensorWatch> watch() override { return sensors_.watch(); }
+  [[nodiscard]] std::string no_sensors() const override { return sensors_.missing(); }
 
   [[nodiscard]] const DeviceFacts& hardware() const { return facts_; }
   [[nodiscard]] StreamQueue& queue() { return queue_; }
-  /// Enqueues the overwriting of more than twice the L2 cache.
+  /// Enqueues the overwriting of more than twice the L2 cache, and reading that again: written
+  /// lines that had to go to memory during the next call would slow it down.
   void flush_cache();
 
  private:
   DeviceFacts facts_;
+  Sensors sensors_;
   StreamQueue queue_;
-  DeviceBuffer flush_;
+  DeviceBuffer flush_, flush_sum_;
 };
 
 }  // namespace moebench::cuda

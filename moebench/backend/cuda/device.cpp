@@ -37,9 +37,13 @@ std::string describe(cudaError_t status) {
   return fmt::format("{}: {}", cudaGetErrorName(status), cudaGetErrorString(status));
 }
 
-/// An error that the context keeps is returned by every later call, whatever that does.
-bool is_sticky() {
+/// An error that the context keeps is returned by every later call, whatever that does. What a
+/// capture refuses is none.
+bool is_sticky(cudaError_t status) {
   (void)cudaGetLastError();
+  if (status >= cudaErrorStreamCaptureUnsupported && status <= cudaErrorStreamCaptureWrongThread) {
+    return false;
+  }
   std::size_t free_bytes = 0;
   std::size_t total_bytes = 0;
   return cudaMemGetInfo(&free_bytes, &total_bytes) != cudaSuccess;
@@ -75,7 +79,7 @@ void cuda_check(cudaError_t status, const char* what) {
     fail(ErrorCode::kOutOfMemory, "cuda: {}: device memory ran out; use smaller sizes", what);
   }
   const std::string text = fmt::format("{}: {}", what, describe(status));
-  if (is_sticky()) mark_lost(text);
+  if (is_sticky(status)) mark_lost(text);
   fail(ErrorCode::kInternal, "cuda: {}", text);
 }
 
