@@ -29,7 +29,7 @@ namespace {
 struct Tally {
   std::int64_t ok = 0, failed = 0, skipped = 0, errors = 0;
   bool memory_refused = false;
-  int error_exit = 0;  ///< of the first error
+  int error_exit = 0;  ///< of the first error; 1 where any was of our own
 };
 
 int exit_code_of(ErrorCode code) {
@@ -360,7 +360,9 @@ void Run::record(std::size_t comparison, Outcome outcome) {
       break;
     case Status::kError:
       ++tally_.errors;
-      if (tally_.error_exit == 0) tally_.error_exit = exit_code_of(outcome.error);
+      if (tally_.error_exit == 0 || exit_code_of(outcome.error) == 1) {
+        tally_.error_exit = exit_code_of(outcome.error);
+      }
       console_.error(fmt::format("{}: {}", outcome.result.id, outcome.result.reason));
       break;
     case Status::kSkipped:

@@ -72,7 +72,9 @@ INSTANTIATE_TEST_SUITE_P(
         BadInput{"Class26HugeModelName", {"--models", std::string(100'000, 'x')}, 2, "xxx"},
         BadInput{"Class26HugeFlag", {"--" + std::string(100'000, 'x')}, 2, "xxx"},
         BadInput{"UnknownBaseline", {"--baseline", "triton_moe", "--dry-run"}, 2, "triton_moe"},
-        BadInput{"CudaIsNotHere", {"--backend", "cuda"}, 4, "--backend"},
+        BadInput{"AutoBesideABackend", {"--backend", "auto,cpu"}, 2, "auto"},
+        BadInput{"UnknownBackend", {"--backend", "cpu,cudo"}, 2, "did you mean cuda"},
+        BadInput{"NoDeviceTimeout", {"--device-timeout", "0"}, 2, "--device-timeout"},
         BadInput{"FilterLeavesNothing", {"--limit-k", "1"}, 4, "--limit-k"},
         BadInput{"OutIsAFolder", {"--out", "/"}, 2, "--out: /"},
         BadInput{"OutIsADevice", {"--out", "/dev/full"}, 2, "/dev/full"},
@@ -80,6 +82,28 @@ INSTANTIATE_TEST_SUITE_P(
         BadInput{"ResumeFromNothing", {"--resume", "/no/such/journal"}, 2, "/no/such/"},
         BadInput{"TraceIsNotThere", {"--routing", "trace:/no/such/trace"}, 2, "/no/such/trace"}),
     [](const testing::TestParamInfo<BadInput>& test) { return test.param.name; });
+
+// Class 18: no driver, no device, the wrong architecture. A machine with a usable device cannot
+// show it.
+TEST(ExitCode, Class18CudaThatIsNotHereIsRefusedWithTheCause) {
+  const nlohmann::json backends =
+      nlohmann::json::parse(run_command({"list", "backends", "--json"}).out);
+  for (const nlohmann::json& backend : backends) {
+    if (backend["name"] != "cuda") continue;
+    if (backend["available"].get<bool>()) GTEST_SKIP() << "there is a device";
+    const std::string cause = backend["reason"].get<std::string>();
+    EXPECT_FALSE(cause.empty());
+    expect_refused(run_command({"--backend", "cuda"}), 4,
+                   "--backend: cuda is not available (" + cause);
+    expect_refused(run_command({"--backend", "cpu,cuda"}), 4, cause);
+    const CommandResult automatic =
+        run_command({"--dry-run", "--batch-sizes", "4", "--limit-num-groups", "8"});
+    EXPECT_EQ(automatic.exit_code, 0) << automatic.err;
+    EXPECT_THAT(automatic.err, HasSubstr("cuda: not available (" + cause + "); using cpu"));
+    return;
+  }
+  FAIL() << "no cuda entry";
+}
 
 TEST(ExitCode, AForcedIsaThatThisCpuLacksIsUnavailable) {
   // No CPU that runs this test need lack anything: ask for each, and judge only those that are not

@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "tests/cli/fake_device.h"
 #include "tests/cli/fake_kernel.h"
 
 namespace moebench::cli {
@@ -100,6 +101,44 @@ TEST_F(LayerMemoryTest, TheRefusalNamesTheExpertsThatFit) {
           fmt::to_string(*experts + more)});
     EXPECT_EQ(decide(memory(), available).arrangement == Arrangement::kRefused, more == 1);
   }
+}
+
+TEST_F(LayerMemoryTest, ADevicesColumnsTakeItsMemoryAndNotTheHosts) {
+  FakeDevice device;
+  auto kernel = std::make_unique<FakeKernel>("fake_moe_fp8", Scheme::kFp8);
+  kernel->on_device = &device;
+  kernel->scratch_per_token = 1000;
+  kernels_.push_back(std::move(kernel));
+  plan({"--schemes", "fp8,nvfp4", "--batch-sizes", "4", "2048", "--graph", "both"});
+  const Layer& layer = plan_.layers[0];
+  const std::int64_t fp8 = layer_weight_bytes(layer.shape, WeightFormat::kFp8PerTensor);
+  const std::int64_t fp4 = layer_weight_bytes(layer.shape, WeightFormat::kNvfp4);
+  EXPECT_THAT(memory().weights, testing::ElementsAre(fp8, fp4));  // the CPU's kernels
+  const LayerMemory there = layer_memory(options_, plan_, layer, &device);
+  EXPECT_THAT(there.weights, testing::ElementsAre(fp8, 0));
+  EXPECT_THAT(there.working, testing::ElementsAre(2 * 4 * 1000, 2 * 2048 * 1000));
+
+  device.room.available = fp8 + kMemoryReserve + 10'000;
+  std::vector<Place> places = layer_places(options_, plan_, layer, 1000 * kGb);
+  ASSERT_EQ(places.size(), 2U);
+  EXPECT_EQ(arrangement_of(places), Arrangement::kTogether);
+  const Column& direct = plan_.columns[1];
+  ASSERT_EQ(direct.name, "fake_moe_fp8");
+  EXPECT_EQ(memory_refusal(plan_, layer, places, 0, direct), "");
+  EXPECT_THAT(memory_refusal(plan_, layer, places, 1, direct),
+              testing::AllOf(HasSubstr("2048 tokens"), HasSubstr("on fake")));
+  EXPECT_EQ(memory_refusal(plan_, layer, places, 1, plan_.columns[0]), "");
+
+  device.room.available = fp8;
+  places = layer_places(options_, plan_, layer, 1000 * kGb);
+  EXPECT_THAT(memory_refusal(plan_, layer, places, 0, direct),
+              testing::AllOf(HasSubstr("available on fake"), HasSubstr("--limit-num-groups")));
+  EXPECT_EQ(memory_refusal(plan_, layer, places, 0, plan_.columns[0]), "");
+  EXPECT_NE(arrangement_of(places), Arrangement::kRefused);
+
+  device.cause = "lost";  // its cases shall end with that, not with a word on memory
+  places = layer_places(options_, plan_, layer, 1000 * kGb);
+  EXPECT_EQ(memory_refusal(plan_, layer, places, 1, direct), "");
 }
 
 TEST_F(LayerMemoryTest, SaysSoWhereNoNumberOfExpertsFits) {

@@ -43,6 +43,13 @@ class Variable {
   const char* name_;
 };
 
+TEST(Options, BackendsAreAListWithoutRepeats) {
+  EXPECT_EQ(parse({}).backend, "auto");
+  EXPECT_EQ(parse({"--backend", "cuda", "cpu", "cuda"}).backend, "cuda,cpu");
+  EXPECT_EQ(parse({"--backend", "cpu,cuda"}).backend, "cpu,cuda");
+  EXPECT_EQ(parse({"--device-timeout", "5"}).device_timeout_s, 5.0);
+}
+
 TEST(Options, DefaultsAreTheOriginals) {
   const RunOptions options = parse({});
   EXPECT_THAT(options.models, ElementsAre("nvidia/DeepSeek-R1-FP4"));

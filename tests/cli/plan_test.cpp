@@ -8,6 +8,7 @@
 #include <set>
 
 #include "moebench/core/error.h"
+#include "tests/cli/fake_device.h"
 #include "tests/cli/fake_kernel.h"
 
 namespace moebench::cli {
@@ -210,6 +211,65 @@ TEST_F(PlanTest, GraphsOnTheCpuAreSkippedWithAReason) {
   ASSERT_EQ(p.columns.size(), 2U);
   EXPECT_EQ(p.columns[0].name, "cpu_moe_fp8_cuda_graphs");
   EXPECT_THAT(case_support(p.layers[0], p.comparisons[0], p.columns[0]).reason, HasSubstr("graph"));
+}
+
+/// fake_kernels() with an fp8 and an nvfp4 kernel of a device, which have graphs, behind them.
+class DevicePlanTest : public PlanTest {
+ protected:
+  DevicePlanTest() {
+    for (const auto& [name, scheme] :
+         {std::pair{"fake_moe_fp8", Scheme::kFp8}, std::pair{"fake_moe_fp4", Scheme::kNvfp4}}) {
+      auto kernel = std::make_unique<FakeKernel>(name, scheme);
+      kernel->on_device = &device_;
+      kernels_.push_back(std::move(kernel));
+    }
+  }
+  static std::vector<std::string> names(const Plan& plan) {
+    std::vector<std::string> all;
+    for (const Column& column : plan.columns) all.push_back(column.name);
+    return all;
+  }
+  FakeDevice device_;
+};
+
+TEST_F(DevicePlanTest, GraphsAreColumnsBesideTheirKernel) {
+  EXPECT_THAT(names(plan({})),
+              ElementsAre("cpu_moe_fp8", "fake_moe_fp8", "fake_moe_fp8_cuda_graphs", "cpu_moe_fp4",
+                          "fake_moe_fp4", "fake_moe_fp4_cuda_graphs"));
+  EXPECT_THAT(names(plan({"--graph", "off"})),
+              ElementsAre("cpu_moe_fp8", "fake_moe_fp8", "cpu_moe_fp4", "fake_moe_fp4"));
+  const Plan on = plan({"--graph", "on", "--schemes", "fp8"});
+  EXPECT_THAT(names(on), ElementsAre("cpu_moe_fp8_cuda_graphs", "fake_moe_fp8_cuda_graphs"));
+  EXPECT_FALSE(case_support(on.layers[0], on.comparisons[0], on.columns[0]).ok);
+  EXPECT_TRUE(case_support(on.layers[0], on.comparisons[0], on.columns[1]).ok);
+}
+
+TEST_F(DevicePlanTest, ReplaysAreComparedWithTheBaselinesReplay) {
+  kernels_.erase(kernels_.begin(), kernels_.begin() + 4);  // the CPU's
+  const Plan p = plan({});
+  ASSERT_EQ(names(p)[0], "fake_moe_fp8");
+  EXPECT_EQ(baseline_of(options_, p, 0), 0U);
+  EXPECT_EQ(baseline_of(options_, p, 1), 1U);
+  EXPECT_EQ(baseline_of(options_, p, 2), 0U);
+  EXPECT_EQ(baseline_of(options_, p, 3), 1U);
+  const Plan named = plan({"--baseline", "fake_moe_fp8"});
+  EXPECT_EQ(baseline_of(options_, named, 3), 0U);
+  EXPECT_EQ(baseline_of(options_, plan({"--schemes", "nvfp4"}), 0), std::nullopt);
+}
+
+TEST_F(DevicePlanTest, ReproNamesTheColumnsOwnBackend) {
+  const Plan p = plan({"--backend", "cuda", "cpu", "--batch-sizes", "4"});
+  const auto repro = [&](std::size_t column) {
+    return repro_command(options_, p.layers[0], p.comparisons[0], p.columns[column]);
+  };
+  EXPECT_THAT(repro(0), HasSubstr("--graph off --backend cpu"));
+  EXPECT_THAT(repro(2), HasSubstr("--graph on --backend fake"));
+}
+
+TEST_F(DevicePlanTest, ThreadsAreShownWhereTheyAreTheCpus) {
+  EXPECT_EQ(shown_threads(plan({}), 7), 7);
+  kernels_.erase(kernels_.begin(), kernels_.begin() + 4);
+  EXPECT_EQ(shown_threads(plan({}), 7), 1);
 }
 
 TEST_F(PlanTest, BaselineIsAKernelOrAScheme) {

@@ -342,5 +342,63 @@ TEST(SteadyClock, MeasuresRealTime) {
   EXPECT_LT(m.median_s, 3e-3);
 }
 
+TEST_F(MeasureTest, AQueueIsTimedByItsOwnClock) {
+  testing::FakeQueue queue(machine_);
+  FakeMoe a(machine_, "A", always(0.5));
+  a.on_queue = &queue;
+  count(2);
+  spec_.runs_per_call = 2;
+  const auto results = run({contestant({&a})});
+  EXPECT_THAT(results[0].samples_s, ::testing::Each(::testing::DoubleEq(0.5)));
+  EXPECT_EQ(results[0].calls_per_sample, 2);
+  EXPECT_THAT(machine_.events,
+              ElementsAre("start", "A+", "stop",  // warm-up
+                          "start", "A+", "A+", "stop", "start", "A+", "A+", "stop"));
+}
+
+TEST_F(MeasureTest, AQueuesFlushComesBeforeItsClockStarts) {
+  testing::FakeQueue queue(machine_);
+  FakeMoe a(machine_, "A", always(0.5));
+  a.on_queue = &queue;
+  count(1);
+  spec_.cache = CacheMode::kCold;
+  const auto results = run({contestant({&a})});
+  EXPECT_THAT(events_after(4), ElementsAre("flush", "start", "A+", "stop"));
+  EXPECT_THAT(results[0].samples_s, ElementsAre(0.5));
+}
+
+TEST_F(MeasureTest, AQueuesSamplesAreLongEnoughForItsClock) {
+  testing::FakeQueue queue(machine_);
+  FakeMoe a(machine_, "A", always(100e-6));
+  a.on_queue = &queue;
+  count(3);
+  const auto results = run({contestant({&a})});
+  EXPECT_GE(results[0].calls_per_sample, 10);  // 1000 steps of 1 us
+  EXPECT_THAT(results[0].samples_s, ::testing::Each(::testing::DoubleNear(100e-6, 1e-12)));
+}
+
+TEST_F(MeasureTest, AQueuesUntimedCallBeforeASampleIsEnqueuedToo) {
+  testing::FakeQueue queue(machine_);
+  FakeMoe a(machine_, "A", always(0.001));
+  FakeMoe b(machine_, "B", always(0.001));
+  a.on_queue = b.on_queue = &queue;
+  count(1);
+  spec_.runs_per_call = 1;
+  (void)run({contestant({&a}), contestant({&b})});
+  const std::vector<std::string> last(machine_.events.end() - 8, machine_.events.end());
+  EXPECT_THAT(last, ElementsAre("A+", "start", "A+", "stop", "B+", "start", "B+", "stop"));
+}
+
+TEST_F(MeasureTest, AQueueBesideAKernelOfTheHostKeepsTheirTimesApart) {
+  testing::FakeQueue queue(machine_);
+  FakeMoe a(machine_, "A", always(0.5));
+  FakeMoe b(machine_, "B", always(0.125));
+  b.on_queue = &queue;
+  count(2);
+  const auto results = run({contestant({&a}), contestant({&b})});
+  EXPECT_THAT(results[0].samples_s, ::testing::Each(::testing::DoubleEq(0.5)));
+  EXPECT_THAT(results[1].samples_s, ::testing::Each(::testing::DoubleEq(0.125)));
+}
+
 }  // namespace
 }  // namespace moebench

@@ -33,6 +33,27 @@ struct VirtualMachine {
   }
 };
 
+/// A device's clock: the machine's, without what passes between its calls.
+class FakeQueue : public DeviceQueue {
+ public:
+  explicit FakeQueue(VirtualMachine& machine) : machine_(machine) {}
+  void start_timing() override {
+    machine_.record("start");
+    start_s_ = busy_s_;
+  }
+  [[nodiscard]] double stop_timing() override {
+    machine_.record("stop");
+    return busy_s_ - start_s_;
+  }
+  [[nodiscard]] double resolution_s() const override { return 1e-6; }
+  void work(double seconds) { busy_s_ += seconds; }
+
+ private:
+  VirtualMachine& machine_;
+  double busy_s_ = 0.0;
+  double start_s_ = 0.0;
+};
+
 class FakeMoe : public PreparedMoe {
  public:
   /// `call_s(n)`: seconds of the n-th call, from 0.
@@ -51,6 +72,16 @@ class FakeMoe : public PreparedMoe {
     machine_.record("flush");
   }
   [[nodiscard]] std::int64_t scratch_bytes() const override { return 0; }
+  [[nodiscard]] DeviceQueue* queue() override { return on_queue; }
+  /// "A+": enqueued; the device needs as long as call_s says, the host ten times as long.
+  void enqueue() override {
+    constexpr double kHostFactor = 10.0;
+    const double seconds = call_s_(calls_++);
+    on_queue->work(seconds);
+    machine_.now_s += kHostFactor * seconds;
+    machine_.record(name_ + "+");
+  }
+  FakeQueue* on_queue = nullptr;
   [[nodiscard]] std::int64_t calls() const { return calls_; }
 
  private:
