@@ -3,7 +3,6 @@
 set(MOEBENCH_CUDA_SOURCES cuda/no_cuda.cpp)
 if(MOEBENCH_WITH_CUDA)
   set(MOEBENCH_CUDA_SOURCES
-    cuda/absent/mma_rates.cpp
     cuda/combine.cu
     cuda/cuda_backend.cpp
     cuda/cuda_device.cpp
@@ -17,6 +16,7 @@ if(MOEBENCH_WITH_CUDA)
     cuda/gemm_fp8_block.cu
     cuda/gemm_nvfp4.cu
     cuda/generate.cu
+    cuda/mma_rates.cu
     cuda/pack.cpp
     cuda/permute.cu
     cuda/phase_marks.cpp
