@@ -5,8 +5,9 @@
 // Symbols: m tokens, e experts, topk experts per token, k hidden size, n intermediate size.
 //   y[t] = sum_j topk_weights[t,j] * ( w2[x] . ( silu(gate) * up ) ),  [gate, up] = w1[x] . a[t],
 //   x = topk_ids[t,j]
-// All arrays are row-major, without gaps, and lie in host memory. 16-bit values (a, out) are bit
-// patterns in options.act. Formats, formulas and rounding points: docs/NUMERICS.md.
+// All arrays are row-major, without gaps, and lie in host memory, but for those of a
+// DeviceMoeLayer. 16-bit values (a, out) are bit patterns in options.act. Formats, formulas and
+// rounding points: docs/NUMERICS.md.
 //
 // Every function checks all of its arguments before it computes anything and throws
 // moebench::Error: kBadInput for values and sizes that cannot be right (one line: which argument,
@@ -22,6 +23,8 @@
 #include "moebench/core/dtype.h"
 #include "moebench/core/error.h"
 #include "moebench/quant/scale_layout.h"
+
+struct CUstream_st;  // *cudaStream_t: a program that never sees CUDA includes this header, too
 
 namespace moebench {
 
@@ -158,5 +161,63 @@ void moe_forward_fp8(std::span<const std::uint16_t> a, std::span<const std::uint
                      std::span<const std::int32_t> topk_ids, std::int64_t m, std::int64_t n,
                      std::int64_t k, std::int64_t e, const Fp8MoeQuantConfig& quant_config,
                      std::span<std::uint16_t> out, const MoeOptions& options = {});
+
+// ---- Running on a device: arrays in its memory, calls on a stream ----
+
+/// A cudaStream_t.
+using DeviceStream = CUstream_st*;
+
+/// A layer whose weights are packed in a device's memory, for a program whose arrays lie there.
+/// Calls are enqueued on a stream of the program and may be captured in a CUDA graph; nothing is
+/// copied to the host. Throws kUnavailable, with the cause, where there is no device for it or the
+/// library was built without CUDA. The device is the first that the kernels run on; options.threads
+/// is for packing, options.isa is not looked at.
+class DeviceMoeLayer {
+ public:
+  /// As MoeLayer's, but each array, those of quant_config included, may lie in host or in device
+  /// memory. Packing takes one expert after the other through host memory; the arrays may be freed
+  /// afterwards.
+  DeviceMoeLayer(std::span<const std::uint8_t> w1_fp4, std::span<const std::uint8_t> w2_fp4,
+                 const MoeSizes& sizes, const Nvfp4MoeQuantConfig& quant_config,
+                 const MoeOptions& options = {});
+  /// An FP8 layer with one activation scale per tensor needs a1_scale: the tokens' own is not
+  /// looked for on the device.
+  DeviceMoeLayer(std::span<const std::uint8_t> w1_fp8, std::span<const std::uint8_t> w2_fp8,
+                 const MoeSizes& sizes, const Fp8MoeQuantConfig& quant_config,
+                 const MoeOptions& options = {});
+  /// Waits for calls that still run.
+  ~DeviceMoeLayer();
+  DeviceMoeLayer(DeviceMoeLayer&& other) noexcept;
+  DeviceMoeLayer& operator=(DeviceMoeLayer&& other) noexcept;
+
+  /// Allocates the scratch memory of calls with m tokens, which stays for the lifetime of the
+  /// layer. run() does it at the first call with an m, but cannot while the stream is captured.
+  void prepare(std::int64_t m);
+
+  /// Enqueues one forward pass on `stream`: a [m, k], topk_weights and topk_ids [m, topk], out [m,
+  /// k], all in device memory; a and out aligned to 16 bytes and apart. Returns at once. Values on
+  /// the device cannot be checked here: an id outside 0..e-1 or an expert twice in one row is
+  /// undefined behaviour. Calls of one layer share scratch memory: enqueue them on one stream, or
+  /// order them.
+  void run(const std::uint16_t* a, const float* topk_weights, const std::int32_t* topk_ids,
+           std::int64_t m, std::uint16_t* out, DeviceStream stream);
+
+  [[nodiscard]] std::string kernel() const;  ///< "hopper_moe_fp4 (sm_90a, NVIDIA H100 ...)"
+  [[nodiscard]] std::int64_t packed_bytes() const;
+  [[nodiscard]] bool is_nvfp4() const;
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+/// layer.run() by the names of the calls above; kBadInput for a layer of the other format.
+/// Capturable.
+void moe_forward_nvfp4(DeviceMoeLayer& layer, const std::uint16_t* a, const float* topk_weights,
+                       const std::int32_t* topk_ids, std::int64_t m, std::uint16_t* out,
+                       DeviceStream stream);
+void moe_forward_fp8(DeviceMoeLayer& layer, const std::uint16_t* a, const float* topk_weights,
+                     const std::int32_t* topk_ids, std::int64_t m, std::uint16_t* out,
+                     DeviceStream stream);
 
 }  // namespace moebench

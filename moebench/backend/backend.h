@@ -125,6 +125,13 @@ class Kernel {
       const MoeProblem& problem, std::shared_ptr<const PackedWeights> weights) const {
     return prepare(problem, std::move(weights), {});
   }
+  /// For arrays that lie on device(): sizes, scheme and scales are the problem's, its tokens and
+  /// routing are not read. The problem must outlive the result. Null where the kernel has no
+  /// device.
+  [[nodiscard]] virtual std::unique_ptr<ResidentMoe> prepare_resident(
+      const MoeProblem& /*problem*/, std::shared_ptr<const PackedWeights> /*weights*/) const {
+    return nullptr;
+  }
 };
 
 struct BackendInfo {

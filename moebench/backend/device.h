@@ -50,6 +50,24 @@ class DeviceQueue {
   [[nodiscard]] virtual double resolution_s() const = 0;
 };
 
+/// One call's arrays in the device's memory: tokens and y [tokens, hidden] in 16 bits, 16-byte
+/// aligned; topk_ids and topk_weights [tokens, topk].
+struct DeviceArrays {
+  const std::uint16_t* tokens = nullptr;
+  const std::int32_t* topk_ids = nullptr;
+  const float* topk_weights = nullptr;
+  std::uint16_t* y = nullptr;
+};
+
+/// A case for a program that has its arrays and its stream on the device.
+class ResidentMoe {
+ public:
+  virtual ~ResidentMoe() = default;
+  /// Enqueues one call. Neither waits nor allocates; the stream may be one that is being captured.
+  /// Calls on one object must be in order: they share scratch memory.
+  virtual void enqueue(const DeviceArrays& arrays, void* stream) = 0;
+};
+
 class Device {
  public:
   virtual ~Device() = default;
@@ -65,6 +83,10 @@ class Device {
   /// Null where there are no sensors to read; then no_sensors() says why.
   [[nodiscard]] virtual std::unique_ptr<SensorWatch> watch() = 0;
   [[nodiscard]] virtual std::string no_sensors() const = 0;
+  /// Copies from any memory, the host's or the device's, to the host's. From any thread.
+  virtual void fetch(void* to, const void* from, std::int64_t bytes) const = 0;
+  /// Whether the stream records a graph at the moment, so that nothing may be allocated.
+  [[nodiscard]] virtual bool is_capturing(void* stream) const = 0;
 };
 
 }  // namespace moebench

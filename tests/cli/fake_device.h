@@ -53,6 +53,9 @@ class FakeDevice : public Device {
   }
   [[nodiscard]] std::string no_sensors() const override { return sensors ? "" : "no library"; }
 
+  void fetch(void*, const void*, std::int64_t) const override {}
+  [[nodiscard]] bool is_capturing(void*) const override { return false; }
+
   /// As a sticky error or the watchdog does it.
   [[noreturn]] void lose(const std::string& why) {
     cause = why;

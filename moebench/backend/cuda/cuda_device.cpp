@@ -153,6 +153,19 @@ MachineRates CudaDevice::measure_rates() {
   return rates;
 }
 
+void CudaDevice::fetch(void* to, const void* from, std::int64_t bytes) const {
+  require_device();
+  made_current(facts_);
+  cuda_check(cudaMemcpy(to, from, static_cast<std::size_t>(bytes), cudaMemcpyDefault),
+             "reading a caller's array");
+}
+
+bool CudaDevice::is_capturing(void* stream) const {
+  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+  cuda_check(cudaStreamIsCapturing(static_cast<cudaStream_t>(stream), &status), "asking a stream");
+  return status != cudaStreamCaptureStatusNone;
+}
+
 void CudaDevice::flush_cache() {
   if (flush_.bytes() == 0)
     flush_ = DeviceBuffer(flush_bytes(facts_), "memory to flush the cache with");

@@ -49,6 +49,9 @@ class CudaDevice final : public moebench::Device {
   [[nodiscard]] std::unique_ptr<SensorWatch> watch() override { return sensors_.watch(); }
   [[nodiscard]] std::string no_sensors() const override { return sensors_.missing(); }
 
+  void fetch(void* to, const void* from, std::int64_t bytes) const override;
+  [[nodiscard]] bool is_capturing(void* stream) const override;
+
   [[nodiscard]] const DeviceFacts& hardware() const { return facts_; }
   [[nodiscard]] StreamQueue& queue() { return queue_; }
   /// Enqueues the overwriting of more than twice the L2 cache, and reading that again: written

@@ -67,6 +67,18 @@ class CudaKernel final : public Kernel {
   [[nodiscard]] std::unique_ptr<PreparedMoe> prepare(const MoeProblem& problem,
                                                      std::shared_ptr<const PackedWeights> weights,
                                                      const PrepareOptions& options) const override {
+    return std::make_unique<CudaPrepared>(owner_, problem, checked(problem, std::move(weights)),
+                                          options);
+  }
+  [[nodiscard]] std::unique_ptr<ResidentMoe> prepare_resident(
+      const MoeProblem& problem, std::shared_ptr<const PackedWeights> weights) const override {
+    return std::make_unique<CudaResident>(owner_, problem, checked(problem, std::move(weights)));
+  }
+
+ private:
+  /// The weights, if they are this problem's.
+  [[nodiscard]] std::shared_ptr<const DeviceWeights> checked(
+      const MoeProblem& problem, std::shared_ptr<const PackedWeights> weights) const {
     auto packed = std::dynamic_pointer_cast<const DeviceWeights>(std::move(weights));
     if (packed == nullptr) fail(ErrorCode::kInternal, "{}: weights of another backend", name());
     const MoeShape& of = packed->shape();
@@ -77,10 +89,9 @@ class CudaKernel final : public Kernel {
     }
     const Support support = supports(problem.shape, problem.scheme);
     if (!support.ok) fail(ErrorCode::kBadInput, "{}: {}", name(), support.reason);
-    return std::make_unique<CudaPrepared>(owner_, problem, std::move(packed), options);
+    return packed;
   }
 
- private:
   Scheme scheme_;
   CudaDevice& owner_;
 };

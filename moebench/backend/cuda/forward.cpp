@@ -234,6 +234,14 @@ void Forward::upload_scales(cudaStream_t stream) {
 }
 
 void Forward::enqueue(cudaStream_t stream, PhaseMarks* marks) {
+  enqueue({.tokens = tokens_.as<std::uint16_t>(),
+           .topk_ids = ids_.as<std::int32_t>(),
+           .topk_weights = topk_weights_.as<float>(),
+           .y = output()},
+          stream, marks);
+}
+
+void Forward::enqueue(const DeviceArrays& arrays, cudaStream_t stream, PhaseMarks* marks) {
   require_device();
   const MoeShape& shape = problem_.shape;
   const auto phase = [&](const char* name) {
@@ -243,7 +251,7 @@ void Forward::enqueue(cudaStream_t stream, PhaseMarks* marks) {
 
   phase("route");
   RouteArgs route{};
-  route.topk_ids = ids_.as<std::int32_t>();
+  route.topk_ids = arrays.topk_ids;
   route.pairs = sizes_.pairs;
   route.experts = shape.num_experts;
   route.max_tile_rows =
@@ -257,7 +265,7 @@ void Forward::enqueue(cudaStream_t stream, PhaseMarks* marks) {
 
   phase("permute+quantize");
   PermuteArgs permute{};
-  permute.rows = tokens_.as<std::uint16_t>();
+  permute.rows = arrays.tokens;
   permute.columns = shape.hidden;
   permute.items = problem_.tokens;
   permute.copies = static_cast<std::int32_t>(shape.topk);
@@ -282,8 +290,8 @@ void Forward::enqueue(cudaStream_t stream, PhaseMarks* marks) {
   phase("combine");
   CombineArgs combine{};
   combine.pair_out = pair_out_.as<std::uint16_t>();
-  combine.topk_weights = topk_weights_.as<float>();
-  combine.y = output();
+  combine.topk_weights = arrays.topk_weights;
+  combine.y = arrays.y;
   combine.tokens = problem_.tokens;
   combine.topk = static_cast<std::int32_t>(shape.topk);
   combine.hidden = shape.hidden;

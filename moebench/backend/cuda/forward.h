@@ -101,6 +101,11 @@ class Forward {
   /// Enqueues one pass on what was uploaded last. No synchronisation, no allocation; a graph may
   /// capture it. `marks`: told where each phase begins; the end of the last is the caller's.
   void enqueue(cudaStream_t stream, PhaseMarks* marks = nullptr);
+  /// The same on arrays of a caller in device memory, in place of the uploaded tokens and routing
+  /// and of output().
+  void enqueue(const DeviceArrays& arrays, cudaStream_t stream, PhaseMarks* marks = nullptr);
+  /// The part of upload() that is neither tokens nor routing.
+  void upload_scales(cudaStream_t stream);
   /// [tokens, hidden], with kGuardElements (moe/verify.h) before and after it, which nothing here
   /// writes.
   [[nodiscard]] std::uint16_t* output() const;
@@ -108,7 +113,6 @@ class Forward {
   [[nodiscard]] std::optional<DynamicScaleClaim> dynamic_scale(cudaStream_t stream) const;
 
  private:
-  void upload_scales(cudaStream_t stream);
   void enqueue_gemm(Projection projection, cudaStream_t stream) const;
   void enqueue_hidden_quantization(cudaStream_t stream) const;
   [[nodiscard]] float* per_expert(int column) const;

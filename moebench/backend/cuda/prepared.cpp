@@ -152,4 +152,15 @@ double CudaPrepared::run_profiled(std::span<std::uint16_t> y) {
   return seconds_between(start.get(), stop.get());
 }
 
+CudaResident::CudaResident(CudaDevice& device, const MoeProblem& problem,
+                           std::shared_ptr<const DeviceWeights> weights)
+    : forward_(problem, std::move(weights)) {
+  forward_.upload_scales(device.queue().stream());
+  device.queue().wait_for_all("uploading scales");
+}
+
+void CudaResident::enqueue(const DeviceArrays& arrays, void* stream) {
+  forward_.enqueue(arrays, static_cast<cudaStream_t>(stream));
+}
+
 }  // namespace moebench::cuda

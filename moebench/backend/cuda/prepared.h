@@ -47,4 +47,15 @@ class CudaPrepared final : public PreparedMoe {
   std::string guard_damage_;
 };
 
+/// A case on arrays of a caller: a Forward with nothing around it.
+class CudaResident final : public ResidentMoe {
+ public:
+  CudaResident(CudaDevice& device, const MoeProblem& problem,
+               std::shared_ptr<const DeviceWeights> weights);
+  void enqueue(const DeviceArrays& arrays, void* stream) override;
+
+ private:
+  Forward forward_;
+};
+
 }  // namespace moebench::cuda
