@@ -13,6 +13,7 @@ struct BuildInfo {
   const char* type;      ///< CMake build type
   const char* sanitizers;
   const char* thread_library;
+  const char* cuda;  ///< "nvcc 13.0.88, sm_90a"; "none"
 };
 [[nodiscard]] const BuildInfo& build_info();
 

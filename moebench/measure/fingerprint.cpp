@@ -134,6 +134,7 @@ void add_build(Fingerprint& out) {
   out.emplace_back("build.type", text(build.type));
   out.emplace_back("build.sanitizers", text(build.sanitizers));
   out.emplace_back("build.thread_library", build.thread_library);
+  out.emplace_back("build.cuda", build.cuda);
 }
 
 }  // namespace

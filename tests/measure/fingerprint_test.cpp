@@ -36,7 +36,8 @@ TEST(FingerprintTest, HasItsKeysInOrder) {
                         "cpu.l3_bytes", "cpu.governor", "memory.total_bytes",
                         "memory.available_bytes", "memory.cgroup_limit_bytes", "memory.huge_pages",
                         "os.kernel", "build.version", "build.commit", "build.compiler",
-                        "build.flags", "build.type", "build.sanitizers", "build.thread_library"));
+                        "build.flags", "build.type", "build.sanitizers", "build.thread_library",
+                        "build.cuda"));
 }
 
 TEST(FingerprintTest, EveryValueIsOneNonEmptyLine) {
