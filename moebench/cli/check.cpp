@@ -223,6 +223,7 @@ class Check {
       for (const Layer& layer : plan.layers) {
         check_shape(machine, path, layer.shape, layer.renormalize, layer.runnable);
       }
+      expect_hanging_exit_after(machine);
       return;
     }
     for (const ActType act : {ActType::kFp16, ActType::kBf16}) {
@@ -231,6 +232,7 @@ class Check {
         check_shape(machine, path, shape, options.renormalize.value_or(true), Support::yes());
       }
     }
+    expect_hanging_exit_after(machine);
   }
 
   void check_shape(const Machine& machine, const std::string& path, const MoeShape& shape,

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "moebench/cli/signals.h"
 #include "moebench/cli/values.h"
 #include "moebench/core/error.h"
 #include "moebench/measure/fingerprint.h"
@@ -79,6 +80,12 @@ std::vector<Device*> devices_of(const std::vector<std::unique_ptr<Kernel>>& kern
     }
   }
   return devices;
+}
+
+void expect_hanging_exit_after(const Machine& machine) {
+  for (const Device* device : devices_of(machine.kernels)) {
+    if (!device->lost().empty()) expect_hanging_exit();
+  }
 }
 
 void add_rates(std::vector<std::pair<std::string, std::string>>& facts, const std::string& prefix,

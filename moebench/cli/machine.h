@@ -33,6 +33,9 @@ using OpenMachine = std::function<Machine(const RunOptions&)>;
 /// The devices that `kernels` run on, each once.
 [[nodiscard]] std::vector<Device*> devices_of(const std::vector<std::unique_ptr<Kernel>>& kernels);
 
+/// Tells main() if a device of the machine is lost.
+void expect_hanging_exit_after(const Machine& machine);
+
 /// Appends "<prefix>.read_bytes_per_s" and what else was measured, as text.
 void add_rates(std::vector<std::pair<std::string, std::string>>& facts, const std::string& prefix,
                const MachineRates& rates);

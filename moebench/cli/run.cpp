@@ -47,6 +47,9 @@ class Run {
         files_(choose_files(options)),
         machine_(open(options)),
         plan_(make_plan(options, machine_.kernels)) {}
+  ~Run() { expect_hanging_exit_after(machine_); }
+  Run(const Run&) = delete;
+  Run& operator=(const Run&) = delete;
 
   int execute();
 
@@ -200,9 +203,6 @@ int Run::execute() {
     console_.note("interrupted; what is finished follows");
   }
   finish(report());
-  for (const Device* device : devices_of(machine_.kernels)) {
-    if (!device->lost().empty()) expect_hanging_exit();
-  }
   return exit_code();
 }
 
@@ -221,7 +221,8 @@ void Run::announce_refusal(const Layer& layer, const Place& place) {
     console_.error(place.refused);
     return;
   }
-  const auto& [memory, decision, refused] = place;
+  const LayerMemory& memory = place.memory;
+  const MemoryDecision& decision = place.decision;
   const auto too_large = [&](std::int64_t bytes) { return bytes > decision.working_limit; };
   const auto first = std::find_if(memory.working.begin(), memory.working.end(), too_large);
   if (first == memory.working.end()) return;

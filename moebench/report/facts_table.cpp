@@ -121,8 +121,8 @@ std::string group_of(const CaseResult& r) {
   if (r.per_act_token || r.per_out_ch) {
     group += fmt::format(", per_act_token={} per_out_ch={}", r.per_act_token, r.per_out_ch);
   }
-  return group + fmt::format(", {} routing, {} cache, {} threads", printable(r.routing),
-                             printable(r.cache), r.threads);
+  return group + fmt::format(", {} routing, {} cache, {} thread{}", printable(r.routing),
+                             printable(r.cache), r.threads, r.threads == 1 ? "" : "s");
 }
 
 /// What the sensors of each device said over all its results.

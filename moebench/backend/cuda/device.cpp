@@ -58,6 +58,7 @@ void wait_until(Query query, const char* what, std::int64_t calls) {
   for (;;) {
     const cudaError_t status = query();
     if (status != cudaErrorNotReady) return cuda_check(status, what);
+    (void)cudaGetLastError();  // where it would stay, and be taken for the next launch's
     const double waited = now_s() - start;
     if (waited > limit) {
       const std::string cause = fmt::format(
