@@ -30,14 +30,14 @@ TEST(FingerprintTest, HasItsKeysInOrder) {
   std::vector<std::string> keys;
   for (const auto& entry : fingerprint()) keys.push_back(entry.first);
   EXPECT_THAT(
-      keys, ElementsAre("cpu.model", "cpu.vendor", "cpu.architecture", "cpu.family",
-                        "cpu.model_number", "cpu.stepping", "cpu.microcode", "cpu.threads",
-                        "cpu.online", "cpu.quota", "cpu.isa", "cpu.l1d_bytes", "cpu.l2_bytes",
-                        "cpu.l3_bytes", "cpu.governor", "memory.total_bytes",
-                        "memory.available_bytes", "memory.cgroup_limit_bytes", "memory.huge_pages",
-                        "os.kernel", "build.version", "build.commit", "build.compiler",
-                        "build.flags", "build.type", "build.sanitizers", "build.thread_library",
-                        "build.cuda"));
+      keys,
+      ElementsAre("cpu.model", "cpu.vendor", "cpu.architecture", "cpu.family", "cpu.model_number",
+                  "cpu.stepping", "cpu.microcode", "cpu.threads", "cpu.online", "cpu.quota",
+                  "cpu.isa", "cpu.l1d_bytes", "cpu.l2_bytes", "cpu.l3_bytes", "cpu.governor",
+                  "memory.total_bytes", "memory.available_bytes", "memory.cgroup_limit_bytes",
+                  "memory.huge_pages", "os.kernel", "build.version", "build.commit",
+                  "build.compiler", "build.flags", "build.type", "build.sanitizers",
+                  "build.thread_library", "build.cuda"));
 }
 
 TEST(FingerprintTest, EveryValueIsOneNonEmptyLine) {
