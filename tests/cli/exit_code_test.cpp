@@ -109,7 +109,7 @@ TEST(ExitCode, AForcedIsaThatThisCpuLacksIsUnavailable) {
   // No CPU that runs this test need lack anything: ask for each, and judge only those that are not
   // here.
   int missing = 0;
-  for (const char* isa : {"avx2", "avx512", "avx512_bf16"}) {
+  for (const char* isa : {"avx2", "avx512", "avx512_vnni", "avx512_bf16", "amx"}) {
     const CommandResult result =
         run_command({"--dry-run", "--batch-sizes", "4", "--limit-num-groups", "8"},
                     {.environment = {{"MOEBENCH_ISA", isa}}});

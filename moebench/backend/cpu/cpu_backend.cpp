@@ -101,7 +101,9 @@ class CpuBackend final : public Backend {
 
   [[nodiscard]] std::string name() const override { return "cpu"; }
   [[nodiscard]] BackendInfo info() const override {
-    return {.name = name(), .available = Support::yes(), .detail = kernels_.isa};
+    std::string detail = kernels_.isa;
+    if (kernels_.caveat != nullptr) detail += fmt::format(" ({})", kernels_.caveat);
+    return {.name = name(), .available = Support::yes(), .detail = std::move(detail)};
   }
   [[nodiscard]] std::vector<std::unique_ptr<Kernel>> kernels() const override {
     std::vector<std::unique_ptr<Kernel>> result;
@@ -133,6 +135,10 @@ std::unique_ptr<Backend> make_cpu_backend(const BackendOptions& options) {
   }
   const CpuKernels& kernels = select_kernels(isa_choices(detect_cpu_features()), forced, source);
   const int threads = options.threads > 0 ? options.threads : omp_get_max_threads();
+  return make_cpu_backend(kernels, threads);
+}
+
+std::unique_ptr<Backend> make_cpu_backend(const CpuKernels& kernels, int threads) {
   return std::make_unique<CpuBackend>(kernels, threads);
 }
 

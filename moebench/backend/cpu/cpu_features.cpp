@@ -21,11 +21,13 @@ IsaChoice make_choice(std::string_view name, const CpuKernels* (*kernels)(), boo
 
 std::vector<IsaChoice> isa_choices(const CpuFeatures& features) {
   std::vector<IsaChoice> choices = {
+      make_choice("amx", amx_kernels, features.amx),
       make_choice("avx512_bf16", avx512_bf16_kernels, features.avx512_bf16),
+      make_choice("avx512_vnni", avx512_vnni_kernels, features.avx512_vnni),
       make_choice("avx512", avx512_kernels, features.avx512),
       make_choice("avx2", avx2_kernels, features.avx2),
       make_choice("portable", portable_kernels, true)};
-  if (features.half_rate_bf16) std::swap(choices[0], choices[1]);
+  if (features.half_rate_bf16) std::swap(choices[1], choices[2]);  // avx512_vnni goes first
   return choices;
 }
 

@@ -13,10 +13,14 @@ namespace moebench::cpu {
 struct CpuFeatures {
   bool avx2 = false;            ///< AVX2, FMA, F16C
   bool avx512 = false;          ///< AVX-512 F, BW, VL, DQ and the above
-  bool avx512_bf16 = false;     ///< BF16, VBMI, VNNI and the above
+  bool avx512_vnni = false;     ///< VBMI, VNNI and the above
+  bool avx512_bf16 = false;     ///< BF16 and the above
+  bool amx = false;             ///< AMX with BF16, tile state granted; AVX-512 FP16, VBMI and VNNI
   bool half_rate_bf16 = false;  ///< VDPBF16PS at half the rate of FP32 multiply-adds
 };
-[[nodiscard]] CpuFeatures detect_cpu_features();  ///< cpuid_x86.cpp, or absent/cpuid.cpp elsewhere
+/// cpuid_x86.cpp, or absent/cpuid.cpp elsewhere. Asks Linux for the use of AMX tiles where there
+/// are any: the first question decides for the whole process.
+[[nodiscard]] CpuFeatures detect_cpu_features();
 
 struct IsaChoice {
   std::string_view name;

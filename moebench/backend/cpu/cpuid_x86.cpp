@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "moebench/backend/cpu/cpu_features.h"
+#include "moebench/core/amx_state.h"
 
 namespace moebench::cpu {
 namespace {
@@ -51,8 +52,9 @@ CpuFeatures detect_cpu_features() {
   const Registers basic = cpuid(1, 0);
   const Registers extended = cpuid(7, 0);
   const Registers extended1 = extended.eax >= 1 ? cpuid(7, 1) : Registers{};
-  constexpr std::uint64_t kAvxState = 0x06;     // SSE and AVX registers
-  constexpr std::uint64_t kAvx512State = 0xE6;  // and mask registers, high halves, ZMM16-31
+  constexpr std::uint64_t kAvxState = 0x06;      // SSE and AVX registers
+  constexpr std::uint64_t kAvx512State = 0xE6;   // and mask registers, high halves, ZMM16-31
+  constexpr std::uint64_t kTileState = 0x60000;  // AMX tile configuration and data
   const std::uint64_t states = bit(basic.ecx, 27) ? enabled_states() : 0;
 
   CpuFeatures features;
@@ -68,7 +70,13 @@ CpuFeatures detect_cpu_features() {
   const bool vbmi = bit(extended.ecx, 1);
   const bool vnni = bit(extended.ecx, 11);
   const bool bf16 = bit(extended1.eax, 5);
-  features.avx512_bf16 = features.avx512 && vbmi && vnni && bf16;
+  features.avx512_vnni = features.avx512 && vbmi && vnni;
+  features.avx512_bf16 = features.avx512_vnni && bf16;
+  const bool fp16 = bit(extended.edx, 23);
+  const bool amx_bf16 = bit(extended.edx, 22);
+  const bool amx_tile = bit(extended.edx, 24);
+  features.amx = features.avx512_vnni && fp16 && amx_bf16 && amx_tile &&
+                 (states & kTileState) == kTileState && request_amx_tiles();
   // Xeon with AMX, 2026-11-23: VDPBF16PS 113 GFLOP/s a core, FP32 multiply-add 222. Zen 4: one of
   // either per cycle.
   features.half_rate_bf16 = is_intel();

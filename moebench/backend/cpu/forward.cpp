@@ -44,8 +44,7 @@ constexpr std::int64_t kActBytes = sizeof(std::uint16_t);
 
 std::int64_t block_groups(std::int64_t cols) { return ceil_div(cols, kFp8BlockSize); }
 
-/// kMaxTileTokens rows of sums and one row of scales.
-constexpr std::int64_t kSumsFloats = (kMaxTileTokens + 1) * kSlabRows;
+constexpr std::int64_t kSumsFloats = kMaxTileTokens * kSlabRows;
 
 }  // namespace
 
@@ -57,17 +56,24 @@ ForwardSizes::ForwardSizes(const MoeShape& shape, const SchemeConfig& scheme, st
   const std::int64_t step_bytes = kernels.operand_step_bytes[static_cast<int>(format)];
   rows = checked_product("pairs", {tokens, shape.topk});
   const PackedGeometry packed(shape, weight_format(scheme));
-  token_operand_row = checked_product(kWhat, {packed.gate_up.steps, step_bytes});
-  hidden_operand_row = checked_product(kWhat, {packed.down.steps, step_bytes});
+  const std::int64_t gate_up_steps = round_up(packed.gate_up.steps, kernels.operand_steps);
+  const std::int64_t down_steps = round_up(packed.down.steps, kernels.operand_steps);
+  token_operand_row = checked_product(kWhat, {gate_up_steps, step_bytes});
+  hidden_operand_row = checked_product(kWhat, {down_steps, step_bytes});
+  if (kernels.expand_slab[static_cast<int>(format)] != nullptr) {
+    expanded_bytes = checked_product(
+        kWhat, {round_up(std::max(packed.gate_up.steps, packed.down.steps), kChunkSteps),
+                kernels.expanded_step_bytes});
+  }
   if (format == TileFormat::kFp8Block) group_scales_row = block_groups(widest);
   operand_bytes = checked_product(kWhat, {rows, std::max(token_operand_row, hidden_operand_row)});
   hidden_bytes = checked_product(kWhat, {rows, shape.intermediate, kActBytes});
   expert_output_bytes = checked_product(kWhat, {rows, shape.hidden, kActBytes});
   row_scale_bytes = checked_product(kWhat, {rows, (3 + group_scales_row) * kFloatBytes});
-  // row, payload, scales, sums and slab scales, 128-wide weight scales: the parts of workspace()
+  // row, payload, scales, sums, slab scales, 128-wide weight scales: the parts of workspace()
   thread_bytes = widest * kFloatBytes + round_up(widest, kCacheLine) +
                  round_up(widest / kStepDepth, kCacheLine) + kSumsFloats * kFloatBytes +
-                 block_groups(widest) * kSlabRows * kFloatBytes;
+                 kTaskSlabs * (1 + block_groups(widest)) * kSlabRows * kFloatBytes + expanded_bytes;
   thread_bytes = round_up(thread_bytes, kCacheLine);
   all_thread_bytes = checked_product(kWhat, {threads, thread_bytes});
 }
@@ -115,13 +121,19 @@ CpuForward::Workspace CpuForward::workspace(int thread) {
   space.payload = reinterpret_cast<std::uint8_t*>(carve(widest));
   space.scales = reinterpret_cast<std::uint8_t*>(carve(widest / kStepDepth));
   space.sums = reinterpret_cast<float*>(carve(kSumsFloats * kFloatBytes));
+  space.row_scales = reinterpret_cast<float*>(carve(kTaskSlabs * kSlabRows * kFloatBytes));
   space.weight_scales =
-      reinterpret_cast<float*>(carve(block_groups(widest) * kSlabRows * kFloatBytes));
+      reinterpret_cast<float*>(carve(kTaskSlabs * block_groups(widest) * kSlabRows * kFloatBytes));
+  space.expanded = reinterpret_cast<std::uint8_t*>(carve(sizes_.expanded_bytes));
   return space;
 }
 
 std::int64_t CpuForward::depth(Projection projection) const {
   return projection == Projection::kGateUp ? problem_.shape.hidden : problem_.shape.intermediate;
+}
+
+std::int64_t CpuForward::padded_depth(Projection projection) const {
+  return round_up(weights_->geometry().of(projection).steps, kernels_.operand_steps) * kStepDepth;
 }
 
 std::int64_t CpuForward::operand_row_bytes(Projection projection) const {
@@ -191,7 +203,8 @@ bool CpuForward::take(Phase phase, std::int64_t count, std::int64_t total, std::
 void CpuForward::multiply(const Workspace& space, Projection projection) {
   const Phase phase = projection == Projection::kGateUp ? kGemm1 : kGemm2;
   const auto groups = plan_.groups();
-  const std::int64_t slabs = weights_->geometry().of(projection).slabs;
+  const SlabGeometry& geometry = weights_->geometry().of(projection);
+  const std::int64_t slabs = geometry.slabs;
   const std::int64_t all = slabs * static_cast<std::int64_t>(groups.size());
   const std::int64_t task_slabs =
       std::clamp(all / (threads_ * kTasksPerThread), std::int64_t{1}, kTaskSlabs);
@@ -201,50 +214,82 @@ void CpuForward::multiply(const Workspace& space, Projection projection) {
   std::int64_t end = 0;
   while (take(phase, 1, tasks, task, end)) {
     const ExpertGroup& group = groups[static_cast<std::size_t>(task / tasks_per_group)];
-    const std::int64_t first = task % tasks_per_group * task_slabs;
-    for (std::int64_t slab = first; slab < std::min(first + task_slabs, slabs); ++slab) {
-      multiply_slab(space, projection, group, slab);
+    const std::int64_t end_slab = std::min((task % tasks_per_group + 1) * task_slabs, slabs);
+    std::int64_t block = 1;
+    if (group.tiles > 1 && !expands_once(projection, group)) {
+      block =
+          std::clamp(kernels_.slab_block_bytes / geometry.slab_bytes, std::int64_t{1}, task_slabs);
+    }
+    for (std::int64_t slab = task % tasks_per_group * task_slabs; slab < end_slab; slab += block) {
+      multiply_slabs(space, projection, group, slab, std::min(block, end_slab - slab));
     }
   }
 }
 
-void CpuForward::multiply_slab(const Workspace& space, Projection projection,
-                               const ExpertGroup& group, std::int64_t slab) {
-  const SlabGeometry& geometry = weights_->geometry().of(projection);
-  const bool gate_up = projection == Projection::kGateUp;
-  float* row_scales = space.sums + kMaxTileTokens * kSlabRows;
-  fill_row_scales(projection, group.expert, slab, row_scales);
+bool CpuForward::expands_once(Projection projection, const ExpertGroup& group) const {
+  return kernels_.expand_slab[static_cast<int>(sizes_.format)] != nullptr &&
+         group.tiles >= kernels_.expand_from_tiles &&
+         group.tokens * operand_row_bytes(projection) <= kernels_.cached_operand_bytes;
+}
+
+void CpuForward::multiply_slabs(const Workspace& space, Projection projection,
+                                const ExpertGroup& group, std::int64_t first, std::int64_t count) {
+  const std::int64_t steps = weights_->geometry().of(projection).steps;
+  const std::int64_t group_floats = block_groups(depth(projection)) * kSlabRows;
   const bool blocks = sizes_.format == TileFormat::kFp8Block;
-  if (blocks) fill_group_scales(projection, group.expert, slab, space.weight_scales);
+  for (std::int64_t i = 0; i < count; ++i) {
+    fill_row_scales(projection, group.expert, first + i, space.row_scales + i * kSlabRows);
+    if (!blocks) continue;
+    fill_group_scales(projection, group.expert, first + i, space.weight_scales + i * group_floats);
+  }
+  TileArgs args{};
+  args.steps = steps;
+  args.sums = space.sums;
+  if (expands_once(projection, group)) {  // count is 1
+    kernels_.expand_slab[static_cast<int>(sizes_.format)](
+        weights_->slab(group.expert, projection, first), steps, space.expanded);
+    args.expanded = space.expanded;
+  }
+  for (std::int64_t t = 0; t < group.tiles; ++t) {
+    const Tile tile = TilePlan::tile(group, t);
+    for (std::int64_t i = 0; i < count; ++i) {
+      args.slab = weights_->slab(group.expert, projection, first + i);
+      args.weight_scales = space.weight_scales + i * group_floats;
+      multiply_slab_tile(space, projection, tile, args, space.row_scales + i * kSlabRows,
+                         first + i);
+    }
+  }
+}
+
+void CpuForward::multiply_slab_tile(const Workspace& space, Projection projection, const Tile& tile,
+                                    const TileArgs& slab_args, const float* row_scales,
+                                    std::int64_t slab) {
+  const bool gate_up = projection == Projection::kGateUp;
+  const auto format = static_cast<std::size_t>(sizes_.format);
+  TileArgs args = slab_args;
+  args.tokens = tile.tokens;
+  args.operand = operand_.data() + tile.first_row * operand_row_bytes(projection);
+  if (sizes_.format == TileFormat::kFp8Block) {
+    args.operand_scales = group_scales_ + tile.first_row * block_groups(depth(projection));
+  }
+  args.expanded != nullptr ? kernels_.multiply_expanded[format](args)
+                           : kernels_.multiply_tile[format][tile.tokens - 1](args);
 
   const std::int64_t slab_columns = gate_up ? kPanelRows : kSlabRows;
   const std::int64_t columns = gate_up ? problem_.shape.intermediate : problem_.shape.hidden;
   const std::int64_t first_column = slab * slab_columns;
   Buffer& out = gate_up ? hidden_ : expert_output_;
-  const std::int64_t groups = block_groups(depth(projection));
-
-  TileArgs tile_args{};
-  tile_args.slab = weights_->slab(group.expert, projection, slab);
-  tile_args.steps = geometry.steps;
-  tile_args.weight_scales = space.weight_scales;
-  tile_args.sums = space.sums;
   EpilogueArgs epilogue{};
   epilogue.type = problem_.shape.act;
+  epilogue.tokens = tile.tokens;
   epilogue.sums = space.sums;
+  epilogue.token_scales = token_scales_ + tile.first_row;
   epilogue.row_scales = row_scales;
   epilogue.valid_rows = std::min(slab_columns, columns - first_column);
   epilogue.out = out.as<std::uint16_t>().data() + first_column;
   epilogue.out_stride = columns;
-  for (std::int64_t i = 0; i < group.tiles; ++i) {
-    const Tile tile = TilePlan::tile(group, i);
-    tile_args.operand = operand_.data() + tile.first_row * operand_row_bytes(projection);
-    if (blocks) tile_args.operand_scales = group_scales_ + tile.first_row * groups;
-    kernels_.multiply_tile[static_cast<int>(sizes_.format)][tile.tokens - 1](tile_args);
-    epilogue.tokens = tile.tokens;
-    epilogue.token_scales = token_scales_ + tile.first_row;
-    epilogue.out_rows = (gate_up ? row_index_ : plan_.pairs()) + tile.first_row;
-    gate_up ? kernels_.activate(epilogue) : kernels_.round_sums(epilogue);
-  }
+  epilogue.out_rows = (gate_up ? row_index_ : plan_.pairs()) + tile.first_row;
+  gate_up ? kernels_.activate(epilogue) : kernels_.round_sums(epilogue);
 }
 
 void CpuForward::fill_row_scales(Projection projection, std::int64_t expert, std::int64_t slab,

@@ -25,6 +25,7 @@ struct ForwardSizes {
   std::int64_t token_operand_row = 0;   ///< bytes of a row of GEMM1's operand
   std::int64_t hidden_operand_row = 0;  ///< of GEMM2's
   std::int64_t group_scales_row = 0;    ///< fp8-block: scales of a row, the wider of both operands
+  std::int64_t expanded_bytes = 0;      ///< an expanded slab
   std::int64_t thread_bytes = 0;        ///< one thread's working rows
   std::int64_t operand_bytes = 0;
   std::int64_t hidden_bytes = 0;
@@ -52,7 +53,9 @@ class CpuForward final : public PreparedMoe {
     std::uint8_t* payload;
     std::uint8_t* scales;
     float* sums;
+    float* row_scales;  ///< of kTaskSlabs slabs, as weight_scales
     float* weight_scales;
+    std::uint8_t* expanded;  ///< a slab by expand_slab
   };
   enum Phase : std::uint8_t {
     kRoute,
@@ -84,8 +87,13 @@ class CpuForward final : public PreparedMoe {
   void quantize_fp8_groups(const Workspace& space, Projection projection, std::int64_t row);
 
   void multiply(const Workspace& space, Projection projection);
-  void multiply_slab(const Workspace& space, Projection projection, const ExpertGroup& group,
-                     std::int64_t slab);
+  /// Slabs first .. first + count of one expert with all its tiles, tile by tile.
+  void multiply_slabs(const Workspace& space, Projection projection, const ExpertGroup& group,
+                      std::int64_t first, std::int64_t count);
+  void multiply_slab_tile(const Workspace& space, Projection projection, const Tile& tile,
+                          const TileArgs& slab_args, const float* row_scales, std::int64_t slab);
+  /// Whether a slab is expanded once for all tiles of an expert.
+  [[nodiscard]] bool expands_once(Projection projection, const ExpertGroup& group) const;
   void fill_row_scales(Projection projection, std::int64_t expert, std::int64_t slab,
                        float* row_scales) const;
   void fill_group_scales(Projection projection, std::int64_t expert, std::int64_t slab,
@@ -93,6 +101,7 @@ class CpuForward final : public PreparedMoe {
   void combine(std::span<std::uint16_t> y);
 
   [[nodiscard]] std::int64_t depth(Projection projection) const;
+  [[nodiscard]] std::int64_t padded_depth(Projection projection) const;  ///< of an operand
   [[nodiscard]] std::int64_t operand_row_bytes(Projection projection) const;
 
   const MoeProblem& problem_;

@@ -96,8 +96,8 @@ void CpuForward::quantize_row(const Workspace& space, Projection projection, std
       token_scales_[row] = 1.0F / (global_scale * *weights_->scales(expert, projection));
       const Tile& tile = plan_.tile_of_row(row);
       kernels_.store_nvfp4_operand(
-          space.payload, space.scales, cols, weights_->geometry().of(projection).padded_depth(),
-          tile.tokens, static_cast<int>(row - tile.first_row),
+          space.payload, space.scales, cols, padded_depth(projection), tile.tokens,
+          static_cast<int>(row - tile.first_row),
           operand_.data() + tile.first_row * operand_row_bytes(projection));
       return;
     }
@@ -151,7 +151,7 @@ void CpuForward::quantize_fp8_groups(const Workspace& space, Projection projecti
 
 void CpuForward::store_operand_row(const float* x, Projection projection, std::int64_t row) {
   const Tile& tile = plan_.tile_of_row(row);
-  const std::int64_t padded = weights_->geometry().of(projection).padded_depth();
+  const std::int64_t padded = padded_depth(projection);
   std::byte* operand = operand_.data() + tile.first_row * operand_row_bytes(projection);
   kernels_.store_operand[static_cast<int>(sizes_.format)](
       x, depth(projection), padded, tile.tokens, static_cast<int>(row - tile.first_row), operand);

@@ -260,6 +260,7 @@ void fill_tile_kernels(CpuKernels& table) {
   constexpr int kFp8 = index_of(TileFormat::kFp8);
   constexpr int kFp8Block = index_of(TileFormat::kFp8Block);
   table.max_tile_tokens = Isa::kTileTokens;
+  table.operand_steps = 1;
   table.operand_step_bytes[kNvfp4] = kPairsPerStep * ExactEntry::kBytes;
   table.operand_step_bytes[kNvfp4Bf16] = kPairsPerStep * ExactEntry::kBytes;
   table.operand_step_bytes[kNvfp4Fp16] = kPairsPerStep * Fp16Entry::kBytes;

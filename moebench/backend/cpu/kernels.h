@@ -19,17 +19,19 @@ enum class TileFormat : std::uint8_t {
   kFp8Block,   ///< FP8 with 128x128 and 1x128 scales
 };
 inline constexpr int kTileFormats = 5;
-inline constexpr int kMaxTileTokens = 12;
+inline constexpr int kMaxTileTokens = 32;
 
 /// One slab times one tile of tokens: sums[token][slab row] = sum over k of weight * token value,
 /// with the scales that belong inside the sum (NVFP4's blocks, FP8's 128-wide groups).
 ///
 /// A tile is the operand form of 1..max_tile_tokens tokens. Its content is the ISA's own affair;
-/// per step of 16 k it takes operand_step_bytes a token, and a kernel walks it as one contiguous
-/// stream.
+/// per step of 16 k (rounded up to operand_steps steps) it takes operand_step_bytes a token, and a
+/// kernel walks it as one contiguous stream.
 struct TileArgs {
   const std::uint8_t* slab;
+  const std::uint8_t* expanded;  ///< the same, by expand_slab; for multiply_expanded
   std::int64_t steps;
+  int tokens;
   const std::byte* operand;
   const float* weight_scales;   ///< kFp8Block: [groups][32]
   const float* operand_scales;  ///< kFp8Block: [groups][tokens]
@@ -51,10 +53,23 @@ struct EpilogueArgs {
 
 struct CpuKernels {
   const char* isa;
+  const char* caveat;  ///< what a user should know before trusting it; null: nothing
   int max_tile_tokens;
   std::int64_t operand_step_bytes[kTileFormats];  ///< per token and 16 k
+  std::int64_t operand_steps;                     ///< of which a tile's depth is a multiple
   /// [format][tokens - 1]
   void (*multiply_tile[kTileFormats][kMaxTileTokens])(const TileArgs&);
+  /// For experts with many tokens: a slab in the form that is multiplied, once for all tiles; where
+  /// there are expand_from_tiles of them, in cached_operand_bytes. Null where the ISA has no such
+  /// form.
+  void (*expand_slab[kTileFormats])(const std::uint8_t* slab, std::int64_t steps,
+                                    std::uint8_t* out);
+  void (*multiply_expanded[kTileFormats])(const TileArgs&);
+  std::int64_t expanded_step_bytes;
+  std::int64_t expand_from_tiles;
+  std::int64_t cached_operand_bytes;
+  /// Otherwise: each tile passes over so many bytes of slabs before the next one does; 0: a slab.
+  std::int64_t slab_block_bytes;
   /// Writes token `token` of a tile of `tile_tokens`; columns cols..padded_cols become zero. Null
   /// for kNvfp4.
   void (*store_operand[kTileFormats])(const float* x, std::int64_t cols, std::int64_t padded_cols,
@@ -80,6 +95,8 @@ struct CpuKernels {
 [[nodiscard]] const CpuKernels* portable_kernels();
 [[nodiscard]] const CpuKernels* avx2_kernels();
 [[nodiscard]] const CpuKernels* avx512_kernels();
+[[nodiscard]] const CpuKernels* avx512_vnni_kernels();
 [[nodiscard]] const CpuKernels* avx512_bf16_kernels();
+[[nodiscard]] const CpuKernels* amx_kernels();
 
 }  // namespace moebench::cpu

@@ -7,6 +7,9 @@
 #include <random>
 #include <stdexcept>
 
+#include "moebench/backend/cpu/cpu_backend.h"
+#include "tests/backend/cpu/amx_emulated.h"
+
 namespace moebench::testing {
 namespace {
 
@@ -14,6 +17,8 @@ template <std::size_t kCount>
 std::int64_t pick(std::mt19937_64& random, const std::array<std::int64_t, kCount>& values) {
   return values[random() % kCount];
 }
+
+constexpr const char* kAmxEmulated = "amx_emulated";
 
 /// Multiply-adds of one case: the oracle's double-precision pass over it takes some 10 ms.
 constexpr std::int64_t kMaxMacs = 2'000'000;
@@ -38,13 +43,27 @@ MoeShape random_shape(std::mt19937_64& random, const SchemeCase& scheme_case) {
 }  // namespace
 
 std::string isa_absence(const std::string& isa) {
+  if (isa == kAmxEmulated) {
+    if (!cpu::detect_cpu_features().avx512_vnni) return "this CPU has no avx512_vnni";
+    return amx_emulated_kernels() == nullptr ? "this build leaves amx out" : "";
+  }
   for (const cpu::IsaChoice& choice : cpu::isa_choices(cpu::detect_cpu_features())) {
     if (choice.name == isa) return choice.support.ok ? "" : choice.support.reason;
   }
   throw std::invalid_argument("no ISA " + isa);
 }
 
+const cpu::CpuKernels& kernels_of(const std::string& isa) {
+  if (isa == kAmxEmulated) return *amx_emulated_kernels();
+  return cpu::select_kernels(cpu::isa_choices(cpu::detect_cpu_features()), isa, "test");
+}
+
 std::unique_ptr<Kernel> cpu_kernel(Scheme scheme, const std::string& isa, int threads) {
+  if (isa == kAmxEmulated) {
+    for (auto& kernel : cpu::make_cpu_backend(*amx_emulated_kernels(), threads)->kernels()) {
+      if (kernel->scheme() == scheme) return std::move(kernel);
+    }
+  }
   for (auto& backend : make_backends({.threads = threads, .forced_isa = isa})) {
     if (backend->info().name != "cpu") continue;
     for (auto& kernel : backend->kernels()) {

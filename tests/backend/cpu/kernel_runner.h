@@ -13,10 +13,14 @@
 
 namespace moebench::testing {
 
-inline constexpr const char* kIsas[] = {"portable", "avx2", "avx512", "avx512_bf16"};
+/// "amx_emulated" is no ISA of the program: the AMX kernels over emulated instructions.
+inline constexpr const char* kIsas[] = {"portable",    "avx2", "avx512",      "avx512_vnni",
+                                        "avx512_bf16", "amx",  "amx_emulated"};
 
 /// Why `isa` cannot run here; empty if it can.
 [[nodiscard]] std::string isa_absence(const std::string& isa);
+/// Its kernels; it must not be absent.
+[[nodiscard]] const cpu::CpuKernels& kernels_of(const std::string& isa);
 
 /// The CPU backend's kernel for a scheme.
 [[nodiscard]] std::unique_ptr<Kernel> cpu_kernel(Scheme scheme, const std::string& isa,

@@ -20,7 +20,7 @@ class CpuRowKernels : public ::testing::TestWithParam<std::string> {
   void SetUp() override {
     const std::string absence = moebench::testing::isa_absence(GetParam());
     if (!absence.empty()) GTEST_SKIP() << absence;
-    kernels_ = &select_kernels(isa_choices(detect_cpu_features()), GetParam(), "test");
+    kernels_ = &moebench::testing::kernels_of(GetParam());
   }
   const CpuKernels* kernels_ = nullptr;
 };
@@ -213,7 +213,9 @@ TEST_P(CpuRowKernels, TilesDecodeEveryNvfp4CodeAndScale) {
         }
         std::vector<float> sums(kSlabRows);
         kernels_->multiply_tile[nvfp4][0]({.slab = slab.data(),
+                                           .expanded = nullptr,
                                            .steps = kChunkSteps,
+                                           .tokens = 1,
                                            .operand = tile.data(),
                                            .weight_scales = nullptr,
                                            .operand_scales = nullptr,
@@ -238,8 +240,10 @@ TEST_P(CpuRowKernels, TilesDecodeEveryFp8Code) {
   for (std::int64_t k = 0; k < kDepth; ++k) {
     std::vector<float> token(kDepth, 0.0F);
     token[static_cast<std::size_t>(k)] = 1.0F;
-    std::vector<std::byte> tile(static_cast<std::size_t>(kernels_->operand_step_bytes[fp8]));
-    kernels_->store_operand[fp8](token.data(), kDepth, kDepth, 1, 0, tile.data());
+    std::vector<std::byte> tile(
+        static_cast<std::size_t>(kernels_->operand_steps * kernels_->operand_step_bytes[fp8]));
+    kernels_->store_operand[fp8](token.data(), kDepth, kernels_->operand_steps * kDepth, 1, 0,
+                                 tile.data());
     for (unsigned base = 0; base < 256; base += 16) {
       std::vector<std::uint8_t> slab(kFp8StepBytes);
       for (std::int64_t row = 0; row < kSlabRows; ++row) {
@@ -249,7 +253,9 @@ TEST_P(CpuRowKernels, TilesDecodeEveryFp8Code) {
       }
       std::vector<float> sums(kSlabRows);
       kernels_->multiply_tile[fp8][0]({.slab = slab.data(),
+                                       .expanded = nullptr,
                                        .steps = 1,
+                                       .tokens = 1,
                                        .operand = tile.data(),
                                        .weight_scales = nullptr,
                                        .operand_scales = nullptr,

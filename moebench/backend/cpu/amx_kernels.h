@@ -1,0 +1,479 @@
+// The AMX kernels of kernels.h, written over a class `Tiles` of tile instructions: amx.cpp gives
+// the CPU's own, the tests an emulation in plain C++. For translation units with AVX-512, VBMI and
+// VNNI only, like isa_avx512.h.
+//
+// A tile product is C[tokens][16 rows] += A[tokens][32 k] * B[16 pairs of k][16 rows]. A is
+// activations, B weights: a register of expanded weight pairs is one row of B, so both panels of a
+// slab over two steps are two B tiles (a "tile step"). C stays in tiles over the whole depth.
+//
+// Weights as BF16: E2M1 * E4M3 and E4M3 are exact in FP16, never subnormal there (2^-10 at least),
+// and have at most 6 significant bits; an arithmetic shift right by 3 and a mask make BF16 of them
+// without re-biasing the exponent, which divides by 2^112. Tile products flush denormals, so the
+// activations are multiplied by 2^96 and the sums by 2^16: every product is then a multiple of
+// 2^-50 or more (2^-10 * 2^-24, the smallest FP16 token, * 2^-16), and no sum exceeds 2^29 (2688 *
+// 65504 * 8192 k is 2^41, * 2^-16).
+//
+// FP16 tokens have 11 significant bits: BF16(x) and the rest, whose sum is exact, in two products.
+#pragma once
+
+#include "moebench/backend/cpu/nvfp4_codes.h"
+
+namespace moebench::cpu {
+namespace {
+
+inline constexpr int kTileTokens = 16;  ///< rows of an activation tile
+inline constexpr std::int64_t kTileRowBytes = 64;
+inline constexpr std::int64_t kTileBytes = kPanelRows * kTileRowBytes;
+inline constexpr std::int64_t kTileSteps = 2;                   ///< steps of a tile: 32 k
+inline constexpr std::int64_t kTileStepBytes = 2 * kTileBytes;  ///< both panels
+inline constexpr std::int64_t kBlockTileSteps = 2;              ///< expanded at a time: a chunk
+inline constexpr std::int64_t kBlockBytes = kBlockTileSteps * kTileStepBytes;
+inline constexpr std::int64_t kTileStepDepth = kTileSteps * kStepDepth;
+
+inline constexpr float kActivationFactor = 0x1p96F;
+inline constexpr float kSumFactor = 0x1p16F;
+
+// Crossovers from reasoning, not measured: no AMX machine was at hand. Per 32 weights of a row the
+// expansion to tiles takes some 2.4 cycles, the integer kernel's 0.9 and another 0.9 a token.
+// Memory gives 18 bytes (32 NVFP4 weights) in 3.5 cycles.
+
+/// W4A4 up to this many tokens in integers instead of tiles.
+inline constexpr int kIntegerTokens = 4;
+/// Of 2 MB of second-level cache: what the tokens of an expert may take for its weights to be
+/// expanded slab by slab, once for all tiles, and how many tiles make that worth while.
+inline constexpr std::int64_t kCachedOperandBytes = std::int64_t{1} << 20;
+inline constexpr std::int64_t kExpandFromTiles = 4;
+/// Otherwise: packed weights that stay in that cache while the tiles pass one after the other.
+inline constexpr std::int64_t kSlabBlockBytes = std::int64_t{1} << 20;
+
+/// Memory operand of LDTILECFG.
+struct alignas(64) TileConfig {
+  std::uint8_t palette = 1;
+  std::uint8_t start_row = 0;
+  std::uint8_t reserved[14] = {};
+  std::uint16_t row_bytes[16] = {};
+  std::uint8_t rows[16] = {};
+};
+static_assert(sizeof(TileConfig) == 64);
+
+// Tile registers: sums of panel 0 and 1 for the first activation tile (or the first of two chains
+// of sums), the same for the second, activations, weights of panel 0 and 1.
+inline constexpr int kSumTile = 0;
+inline constexpr int kSecondSumTile = 2;
+inline constexpr int kOperandTile = 4;
+inline constexpr int kWeightTile = 6;
+
+/// A tile's tokens as rows of one or two activation tiles, as even as possible.
+struct TokenRows {
+  int first;
+  int second;
+};
+template <int kActTiles>
+TokenRows token_rows(int tokens) {
+  if (kActTiles == 1) return {tokens, tokens};
+  return {(tokens + 1) / 2, tokens / 2};
+}
+
+inline TileConfig tile_config(TokenRows rows) {
+  TileConfig config;
+  for (int tile = 0; tile < 8; ++tile) {
+    const bool second = (tile >= kSecondSumTile && tile < kOperandTile) || tile == kOperandTile + 1;
+    const int tile_rows = tile >= kWeightTile ? kTileTokens : second ? rows.second : rows.first;
+    config.row_bytes[tile] = kTileRowBytes;
+    config.rows[tile] = static_cast<std::uint8_t>(tile_rows);
+  }
+  return config;
+}
+
+/// FP16 of at most 8 significant bits and no subnormals to BF16 / 2^112.
+MOEBENCH_INLINE inline __m512i fp16_to_low_bf16(__m512i fp16) {
+  return _mm512_and_si512(_mm512_srai_epi16(fp16, 3),
+                          _mm512_set1_epi16(static_cast<std::int16_t>(0x8FFF)));
+}
+
+/// E2M1 values times 256 as FP16, twice, for a VPERMW without a mask. 256 takes back what an E4M3
+/// code loses when its bits are read as FP16.
+alignas(64) inline constexpr std::uint16_t kE2m1Times256Fp16[32] = {
+    0x0000, 0x5800, 0x5C00, 0x5E00, 0x6000, 0x6200, 0x6400, 0x6600, 0x8000, 0xD800, 0xDC00,
+    0xDE00, 0xE000, 0xE200, 0xE400, 0xE600, 0x0000, 0x5800, 0x5C00, 0x5E00, 0x6000, 0x6200,
+    0x6400, 0x6600, 0x8000, 0xD800, 0xDC00, 0xDE00, 0xE000, 0xE200, 0xE400, 0xE600};
+
+/// A scale's code in the high byte of both words of its row's lane; lanes 4i.. from 16-byte group
+/// i, which holds all 16 codes.
+alignas(64) inline constexpr std::int8_t kScaleToWords[64] = {
+    -1, 0,  -1, 0,  -1, 1,  -1, 1,  -1, 2,  -1, 2,  -1, 3,  -1, 3,  -1, 4,  -1, 4,  -1, 5,
+    -1, 5,  -1, 6,  -1, 6,  -1, 7,  -1, 7,  -1, 8,  -1, 8,  -1, 9,  -1, 9,  -1, 10, -1, 10,
+    -1, 11, -1, 11, -1, 12, -1, 12, -1, 13, -1, 13, -1, 14, -1, 14, -1, 15, -1, 15};
+
+template <class Tiles>
+struct Nvfp4Weights {
+  /// Writes the B tiles of block `block`: [tile step][panel][16 pairs][16 rows].
+  static void expand_block(const std::uint8_t* slab, std::int64_t /*steps*/, std::int64_t block,
+                           std::uint8_t* out) {
+    const std::uint8_t* chunk = slab + block * kChunkBytes;
+    const __m512i table = _mm512_load_si512(kE2m1Times256Fp16);
+    const __m512i scale_order = _mm512_load_si512(kScaleToWords);
+    prefetch_ahead<kChunkBytes>(chunk);
+    for (std::int64_t step = 0; step < kChunkSteps; ++step) {
+      unroll<2>([&](auto panel) MOEBENCH_INLINE {
+        const __m128i codes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(
+            chunk + kChunkScales + step * kScaleStepBytes + panel.kValue * kPanelRows));
+        const __m512i scale =
+            _mm512_srli_epi16(_mm512_shuffle_epi8(_mm512_broadcast_i32x4(codes), scale_order), 1);
+        std::uint8_t* to = out + step / kTileSteps * kTileStepBytes + panel.kValue * kTileBytes +
+                           step % kTileSteps * (kTileBytes / kTileSteps);
+        unroll<2>([&](auto vector) MOEBENCH_INLINE {
+          const __m512i values =
+              _mm512_loadu_si512(chunk + step * kNvfp4StepBytes +
+                                 panel.kValue * kNvfp4PanelStepBytes + vector.kValue * kCacheLine);
+          unroll<4>([&](auto j) MOEBENCH_INLINE {
+            const __m512i e2m1 =
+                _mm512_permutexvar_epi16(_mm512_srli_epi16(values, 4 * j.kValue), table);
+            _mm512_store_si512(to + (4 * vector.kValue + j.kValue) * kTileRowBytes,
+                               fp16_to_low_bf16(Tiles::multiply_fp16(e2m1, scale)));
+          });
+        });
+      });
+    }
+  }
+};
+
+template <class Tiles>
+struct Fp8Weights {
+  static void expand_block(const std::uint8_t* slab, std::int64_t steps, std::int64_t block,
+                           std::uint8_t* out) {
+    constexpr std::int64_t kBlockSteps = kBlockTileSteps * kTileSteps;
+    const __m512i zeros = _mm512_setzero_si512();
+    const __m512i magnitude = _mm512_set1_epi16(static_cast<std::int16_t>(kE4m3AsFp16Mask));
+    const __m512i factor = _mm512_set1_epi16(0x5C00);  // 256
+    const std::int64_t first = block * kBlockSteps;
+    const std::int64_t left = steps - first;
+    const std::uint8_t* values = slab + first * kFp8StepBytes;
+    for (std::int64_t step = 0; step < kBlockSteps; ++step, values += kFp8StepBytes) {
+      std::uint8_t* to =
+          out + step / kTileSteps * kTileStepBytes + step % kTileSteps * (kTileBytes / kTileSteps);
+      if (step >= left) {  // the other half of the last tile step
+        if (step % kTileSteps == 0) return;
+        unroll<2 * kPairsPerStep>([&](auto i) MOEBENCH_INLINE {
+          _mm512_store_si512(
+              to + i.kValue / kPairsPerStep * kTileBytes + i.kValue % kPairsPerStep * kTileRowBytes,
+              zeros);
+        });
+        return;
+      }
+      prefetch_ahead<kFp8StepBytes>(values);
+      unroll<2>([&](auto panel) MOEBENCH_INLINE {
+        unroll<4>([&](auto q) MOEBENCH_INLINE {
+          const __m512i codes = _mm512_loadu_si512(values + panel.kValue * kFp8PanelStepBytes +
+                                                   q.kValue * kCacheLine);
+          const auto store = [&](int pair, __m512i words) MOEBENCH_INLINE {
+            const __m512i fp16 = _mm512_and_si512(_mm512_srai_epi16(words, 1), magnitude);
+            _mm512_store_si512(to + panel.kValue * kTileBytes + pair * kTileRowBytes,
+                               fp16_to_low_bf16(Tiles::multiply_fp16(fp16, factor)));
+          };
+          store(2 * q.kValue, _mm512_unpacklo_epi8(zeros, codes));
+          store(2 * q.kValue + 1, _mm512_unpackhi_epi8(zeros, codes));
+        });
+      });
+    }
+  }
+};
+
+/// Expands one block ahead of the products, so that a tile is loaded long after it was stored.
+template <class Weights>
+class ExpandingSource {
+ public:
+  explicit ExpandingSource(const TileArgs& args, std::int64_t blocks)
+      : slab_(args.slab), steps_(args.steps), blocks_(blocks) {
+    Weights::expand_block(slab_, steps_, 0, ring_[0]);
+  }
+  const std::uint8_t* block(std::int64_t index) {
+    if (index + 1 < blocks_) {
+      Weights::expand_block(slab_, steps_, index + 1, ring_[(index + 1) % 2]);
+    }
+    return ring_[index % 2];
+  }
+
+ private:
+  const std::uint8_t* slab_;
+  std::int64_t steps_;
+  std::int64_t blocks_;
+  alignas(64) std::uint8_t ring_[2][kBlockBytes];
+};
+
+class ExpandedSource {
+ public:
+  explicit ExpandedSource(const TileArgs& args, std::int64_t /*blocks*/)
+      : expanded_(args.expanded) {}
+  [[nodiscard]] const std::uint8_t* block(std::int64_t index) const {
+    return expanded_ + index * kBlockBytes;
+  }
+
+ private:
+  const std::uint8_t* expanded_;
+};
+
+constexpr std::int64_t tile_steps(std::int64_t steps) {
+  return (steps + kTileSteps - 1) / kTileSteps;
+}
+constexpr std::int64_t blocks_of(std::int64_t steps) {
+  return (tile_steps(steps) + kBlockTileSteps - 1) / kBlockTileSteps;
+}
+
+/// Sums of up to 32 tokens in tiles. kParts: BF16 values that a token value is split into.
+template <class Tiles, int kActTiles, int kParts>
+class TileSums {
+ public:
+  explicit TileSums(int tokens) : rows_(token_rows<kActTiles>(tokens)), tokens_(tokens) {
+    Tiles::configure(tile_config(rows_));
+    clear();
+  }
+  ~TileSums() { Tiles::release(); }
+  TileSums(const TileSums&) = delete;
+  TileSums& operator=(const TileSums&) = delete;
+
+  void clear() {
+    unroll<4>([](auto tile) MOEBENCH_INLINE { Tiles::template zero<tile.kValue>(); });
+  }
+  [[nodiscard]] std::int64_t operand_step_bytes() const { return kParts * tokens_ * kTileRowBytes; }
+  /// `count` tile steps of weights and activations.
+  MOEBENCH_INLINE void add(const std::uint8_t* weights, const std::byte* operand,
+                           std::int64_t count) {
+    for (std::int64_t step = 0; step < count; step += 2) {
+      add_step<0>(weights, operand);
+      weights += kTileStepBytes;
+      operand += operand_step_bytes();
+      if (step + 1 == count) break;
+      add_step<1>(weights, operand);
+      weights += kTileStepBytes;
+      operand += operand_step_bytes();
+    }
+  }
+  /// [tokens][32], without kSumFactor.
+  void store(float* sums) const {
+    constexpr std::int64_t kStride = kSlabRows * 4;
+    Tiles::template store<kSumTile>(sums, kStride);
+    Tiles::template store<kSumTile + 1>(sums + kPanelRows, kStride);
+    if constexpr (kActTiles == 2) {
+      float* second = sums + rows_.first * kSlabRows;
+      Tiles::template store<kSecondSumTile>(second, kStride);
+      Tiles::template store<kSecondSumTile + 1>(second + kPanelRows, kStride);
+    } else {  // two chains
+      alignas(64) float other[kTileTokens * kSlabRows];
+      Tiles::template store<kSecondSumTile>(other, kStride);
+      Tiles::template store<kSecondSumTile + 1>(other + kPanelRows, kStride);
+      for (std::int64_t i = 0; i < tokens_ * kSlabRows; i += kPanelRows) {
+        _mm512_storeu_ps(sums + i,
+                         _mm512_add_ps(_mm512_loadu_ps(sums + i), _mm512_load_ps(other + i)));
+      }
+    }
+  }
+
+ private:
+  template <int kRegister>
+  MOEBENCH_INLINE void load_part(const std::byte* operand, int part, int first_row) const {
+    Tiles::template load<kRegister>(operand + (part * tokens_ + first_row) * kTileRowBytes,
+                                    kTileRowBytes);
+  }
+  template <int kSums, int kOperand>
+  MOEBENCH_INLINE static void dot_both_panels() {
+    Tiles::template dot<kSums, kOperand, kWeightTile>();
+    Tiles::template dot<kSums + 1, kOperand, kWeightTile + 1>();
+  }
+  /// One activation tile: two chains of sums, for even and odd steps, or for the parts of a split
+  /// value, because a product waits for the one before it.
+  template <int kParity>
+  MOEBENCH_INLINE void add_step(const std::uint8_t* weights, const std::byte* operand) const {
+    Tiles::template load<kWeightTile>(weights, kTileRowBytes);
+    Tiles::template load<kWeightTile + 1>(weights + kTileBytes, kTileRowBytes);
+    if constexpr (kActTiles == 1 && kParts == 1) {
+      load_part<kOperandTile + kParity>(operand, 0, 0);
+      dot_both_panels<kSumTile + 2 * kParity, kOperandTile + kParity>();
+    } else if constexpr (kActTiles == 1) {
+      load_part<kOperandTile>(operand, 0, 0);
+      load_part<kOperandTile + 1>(operand, 1, 0);
+      dot_both_panels<kSumTile, kOperandTile>();
+      dot_both_panels<kSecondSumTile, kOperandTile + 1>();
+    } else {
+      unroll<kParts>([&](auto part) MOEBENCH_INLINE {
+        load_part<kOperandTile>(operand, part.kValue, 0);
+        load_part<kOperandTile + 1>(operand, part.kValue, rows_.first);
+        dot_both_panels<kSumTile, kOperandTile>();
+        dot_both_panels<kSecondSumTile, kOperandTile + 1>();
+      });
+    }
+  }
+
+  TokenRows rows_;
+  std::int64_t tokens_;
+};
+
+template <class Tiles, class Source, int kActTiles, int kParts>
+void multiply_tiles_as(const TileArgs& args) {
+  TileSums<Tiles, kActTiles, kParts> sums(args.tokens);
+  const std::int64_t steps = tile_steps(args.steps);
+  const std::int64_t blocks = blocks_of(args.steps);
+  Source source(args, blocks);
+  const std::byte* operand = args.operand;
+  for (std::int64_t block = 0; block < blocks; ++block) {
+    const std::uint8_t* weights = source.block(block);
+    const std::int64_t left = steps - block * kBlockTileSteps;
+    sums.add(weights, operand, left < kBlockTileSteps ? left : kBlockTileSteps);
+    operand += kBlockTileSteps * sums.operand_step_bytes();
+  }
+  sums.store(args.sums);
+  const __m512 factor = _mm512_set1_ps(kSumFactor);
+  for (std::int64_t i = 0; i < args.tokens * kSlabRows; i += kPanelRows) {
+    _mm512_storeu_ps(args.sums + i, _mm512_mul_ps(_mm512_loadu_ps(args.sums + i), factor));
+  }
+}
+
+/// 128-wide groups: their scales are not exact in BF16, so a group's sums leave the tiles.
+template <class Tiles, class Source, int kActTiles>
+void multiply_groups_as(const TileArgs& args) {
+  constexpr std::int64_t kGroupBlocks = kFp8GroupSteps / (kBlockTileSteps * kTileSteps);
+  TileSums<Tiles, kActTiles, 1> sums(args.tokens);
+  const std::int64_t steps = tile_steps(args.steps);
+  const std::int64_t blocks = blocks_of(args.steps);
+  Source source(args, blocks);
+  const std::byte* operand = args.operand;
+  const float* weight_scales = args.weight_scales;
+  const float* operand_scales = args.operand_scales;
+  for (std::int64_t i = 0; i < args.tokens * kSlabRows; i += kPanelRows) {
+    _mm512_storeu_ps(args.sums + i, _mm512_setzero_ps());
+  }
+  for (std::int64_t block = 0; block < blocks; ++block) {
+    const std::uint8_t* weights = source.block(block);
+    const std::int64_t left = steps - block * kBlockTileSteps;
+    sums.add(weights, operand, left < kBlockTileSteps ? left : kBlockTileSteps);
+    operand += kBlockTileSteps * sums.operand_step_bytes();
+    if ((block + 1) % kGroupBlocks != 0 && block + 1 != blocks) continue;
+    alignas(64) float group[2 * kTileTokens * kSlabRows];
+    sums.store(group);
+    sums.clear();
+    const __m512 factor = _mm512_set1_ps(kSumFactor);
+    unroll<2>([&](auto panel) MOEBENCH_INLINE {
+      const __m512 weight_scale =
+          _mm512_mul_ps(_mm512_loadu_ps(weight_scales + panel.kValue * kPanelRows), factor);
+      for (int token = 0; token < args.tokens; ++token) {
+        const std::int64_t at = token * kSlabRows + panel.kValue * kPanelRows;
+        const __m512 scale = _mm512_mul_ps(weight_scale, _mm512_set1_ps(operand_scales[token]));
+        _mm512_storeu_ps(args.sums + at, _mm512_fmadd_ps(_mm512_load_ps(group + at), scale,
+                                                         _mm512_loadu_ps(args.sums + at)));
+      }
+    });
+    weight_scales += kSlabRows;
+    operand_scales += args.tokens;
+  }
+}
+
+template <class Tiles, class Source, int kParts>
+void multiply_tiles(const TileArgs& args) {
+  args.tokens <= kTileTokens ? multiply_tiles_as<Tiles, Source, 1, kParts>(args)
+                             : multiply_tiles_as<Tiles, Source, 2, kParts>(args);
+}
+
+template <class Tiles, class Source>
+void multiply_groups(const TileArgs& args) {
+  args.tokens <= kTileTokens ? multiply_groups_as<Tiles, Source, 1>(args)
+                             : multiply_groups_as<Tiles, Source, 2>(args);
+}
+
+template <class Weights>
+void expand_slab(const std::uint8_t* slab, std::int64_t steps, std::uint8_t* out) {
+  for (std::int64_t block = 0; block < blocks_of(steps); ++block) {
+    Weights::expand_block(slab, steps, block, out + block * kBlockBytes);
+  }
+}
+
+/// Writes 16 values of one token, k..k+15, as the parts of an activation tile row. A tile step
+/// holds [part][token][32 k].
+template <int kParts>
+MOEBENCH_INLINE inline void store_activations(__m512 x, std::int64_t k, int tile_tokens, int token,
+                                              std::byte* tile) {
+  constexpr ActType kBf16 = ActType::kBf16;
+  std::byte* out = tile + (k / kTileStepDepth * kParts * tile_tokens + token) * kTileRowBytes +
+                   k % kTileStepDepth * 2;
+  __m512 rest = _mm512_mul_ps(x, _mm512_set1_ps(kActivationFactor));
+  unroll<kParts>([&](auto part) MOEBENCH_INLINE {
+    const __m256i bits = Avx512Fp32::to_act<kBf16>(rest);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + part.kValue * tile_tokens * kTileRowBytes),
+                        bits);
+    rest = _mm512_sub_ps(rest, Avx512Fp32::from_act<kBf16>(bits));
+  });
+}
+
+template <int kParts>
+void store_tile_operand(const float* x, std::int64_t cols, std::int64_t padded_cols,
+                        int tile_tokens, int token, std::byte* tile) {
+  for (std::int64_t k = 0; k < padded_cols; k += kStepDepth) {
+    const std::int64_t left = cols - k;
+    const auto mask = static_cast<__mmask16>(left >= kStepDepth ? 0xFFFFU
+                                             : left > 0         ? (1U << left) - 1U
+                                                                : 0U);
+    store_activations<kParts>(_mm512_maskz_loadu_ps(mask, x + (left > 0 ? k : 0)), k, tile_tokens,
+                              token, tile);
+  }
+}
+
+void store_nvfp4_tile_operand(const std::uint8_t* payload, const std::uint8_t* scales,
+                              std::int64_t cols, std::int64_t padded_cols, int tile_tokens,
+                              int token, std::byte* tile) {
+  if (tile_tokens <= kIntegerTokens) {
+    store_nvfp4_codes(payload, scales, cols, padded_cols, tile_tokens, token, tile);
+    return;
+  }
+  for (std::int64_t k = 0; k < padded_cols; k += kStepDepth) {
+    alignas(64) float values[kStepDepth] = {};
+    if (k < cols) {
+      Avx512Fp32::expand_nvfp4(payload + k / 2, scales + k / kStepDepth, kStepDepth, values);
+    }
+    store_activations<1>(_mm512_load_ps(values), k, tile_tokens, token, tile);
+  }
+}
+
+template <class Tiles>
+CpuKernels make_amx_table(const char* isa) {
+  using Nvfp4 = Nvfp4Weights<Tiles>;
+  using Fp8 = Fp8Weights<Tiles>;
+  CpuKernels table{};
+  table.isa = isa;
+  table.caveat = "tested under emulation only, not yet run on this hardware";
+  table.max_tile_tokens = 2 * kTileTokens;
+  table.operand_steps = kTileSteps;
+  table.expanded_step_bytes = kTileStepBytes / kTileSteps;
+  table.expand_from_tiles = kExpandFromTiles;
+  table.cached_operand_bytes = kCachedOperandBytes;
+  table.slab_block_bytes = kSlabBlockBytes;
+  const auto fill = [&table](TileFormat format, int parts, auto multiply, auto multiply_expanded,
+                             auto expand, auto store) {
+    const int index = index_of(format);
+    table.operand_step_bytes[index] = parts * kTileRowBytes / kTileSteps;
+    for (int tokens = 1; tokens <= 2 * kTileTokens; ++tokens) {
+      table.multiply_tile[index][tokens - 1] = multiply;
+    }
+    table.multiply_expanded[index] = multiply_expanded;
+    table.expand_slab[index] = expand;
+    table.store_operand[index] = store;
+  };
+  fill(TileFormat::kNvfp4, 1, multiply_tiles<Tiles, ExpandingSource<Nvfp4>, 1>,
+       multiply_tiles<Tiles, ExpandedSource, 1>, expand_slab<Nvfp4>, nullptr);
+  fill(TileFormat::kNvfp4Bf16, 1, multiply_tiles<Tiles, ExpandingSource<Nvfp4>, 1>,
+       multiply_tiles<Tiles, ExpandedSource, 1>, expand_slab<Nvfp4>, store_tile_operand<1>);
+  fill(TileFormat::kNvfp4Fp16, 2, multiply_tiles<Tiles, ExpandingSource<Nvfp4>, 2>,
+       multiply_tiles<Tiles, ExpandedSource, 2>, expand_slab<Nvfp4>, store_tile_operand<2>);
+  fill(TileFormat::kFp8, 1, multiply_tiles<Tiles, ExpandingSource<Fp8>, 1>,
+       multiply_tiles<Tiles, ExpandedSource, 1>, expand_slab<Fp8>, store_tile_operand<1>);
+  fill(TileFormat::kFp8Block, 1, multiply_groups<Tiles, ExpandingSource<Fp8>>,
+       multiply_groups<Tiles, ExpandedSource>, expand_slab<Fp8>, store_tile_operand<1>);
+  table.store_nvfp4_operand = store_nvfp4_tile_operand;
+  unroll<kIntegerTokens>([&](auto t) {
+    constexpr int kTokens = t.kValue + 1;
+    table.multiply_tile[index_of(TileFormat::kNvfp4)][t.kValue] = multiply_nvfp4_codes<kTokens>;
+  });
+  fill_row_kernels<Avx512Fp32>(table);
+  return table;
+}
+
+}  // namespace
+}  // namespace moebench::cpu
