@@ -12,28 +12,32 @@ namespace moebench::cuda {
 /// 16-column groups of a chunk.
 inline constexpr int kChunkGroups = kChunkDepth / kScaleGroup;
 
-__device__ __forceinline__ std::uint32_t multiply_pair(Wide wide, std::uint32_t a, std::uint32_t b) {
-  std::uint32_t product;
-  if (wide == Wide::kFp16) {
-    asm("mul.rn.f16x2 %0, %1, %2;" : "=r"(product) : "r"(a), "r"(b));
-  } else {
-    asm("mul.rn.bf16x2 %0, %1, %2;" : "=r"(product) : "r"(a), "r"(b));
-  }
-  return product;
+/// Bytes 0 and 2 (kOdd: 1 and 3) of a word of E5M3 scales as 16-bit numbers: times 2^7 in FP16, times 2^119 in BF16.
+template <Wide wide, bool kOdd>
+__device__ __forceinline__ std::uint32_t widen_scales(std::uint32_t word) {
+  if constexpr (wide == Wide::kFp16) return (kOdd ? word >> 1 : word << 7) & 0x7F807F80;
+  return ((kOdd ? word >> 4 : word << 4) & 0x0FF00FF0) | 0x70007000;
 }
-
-/// E5M3 scale in byte `kByte` of `word`, in both halves: times 2^7 in FP16, times 2^118 in BF16.
-template <Wide wide, int kByte>
-__device__ __forceinline__ std::uint32_t widen_scale(std::uint32_t word) {
-  const std::uint32_t both = __byte_perm(word, 0, 0x4040 | kByte | (kByte << 8));
-  if constexpr (wide == Wide::kFp16) return both << 7;
-  return both * 16 + 0x6F806F80;
-}
-
-/// The 8 values of a word times the scales of the thread's two rows.
+/// One half of a pair twice: the multiplication takes it as an operand modifier.
 template <Wide wide>
-__device__ __forceinline__ void expand_nvfp4(std::uint32_t word, std::uint32_t scale0, std::uint32_t scale1,
-                                    std::uint32_t (&a)[4]) {
+__device__ __forceinline__ std::uint32_t multiply_by_half(std::uint32_t a, std::uint32_t b, bool high) {
+  if constexpr (wide == Wide::kFp16) {
+    const auto& x = *reinterpret_cast<const __half2*>(&a);
+    const auto& y = *reinterpret_cast<const __half2*>(&b);
+    const __half2 product = __hmul2(x, high ? __high2half2(y) : __low2half2(y));
+    return *reinterpret_cast<const std::uint32_t*>(&product);
+  } else {
+    const auto& x = *reinterpret_cast<const __nv_bfloat162*>(&a);
+    const auto& y = *reinterpret_cast<const __nv_bfloat162*>(&b);
+    const __nv_bfloat162 product = __hmul2(x, high ? __high2bfloat162(y) : __low2bfloat162(y));
+    return *reinterpret_cast<const std::uint32_t*>(&product);
+  }
+}
+
+/// The 8 values of a word times the scales of the thread's two rows, the high or low half of each pair of scales.
+template <Wide wide>
+__device__ __forceinline__ void expand_nvfp4(std::uint32_t word, std::uint32_t scales0, std::uint32_t scales1, bool high,
+                                             std::uint32_t (&a)[4]) {
   constexpr std::uint32_t kSigns = 0x80008000;
   if constexpr (wide == Wide::kFp16) {
     constexpr std::uint32_t kMagnitudes = 0x0E000E00;
@@ -48,23 +52,17 @@ __device__ __forceinline__ void expand_nvfp4(std::uint32_t word, std::uint32_t s
     a[2] = (word << 6) & (kSigns | kMagnitudes);
     a[3] = ((word << 1) & kSigns) | ((word >> 3) & 0x01800180) | ((word >> 7) & 0x00400040);
   }
-  a[0] = multiply_pair(wide, a[0], scale0);
-  a[1] = multiply_pair(wide, a[1], scale1);
-  a[2] = multiply_pair(wide, a[2], scale0);
-  a[3] = multiply_pair(wide, a[3], scale1);
+  a[0] = multiply_by_half<wide>(a[0], scales0, high);
+  a[1] = multiply_by_half<wide>(a[1], scales1, high);
+  a[2] = multiply_by_half<wide>(a[2], scales0, high);
+  a[3] = multiply_by_half<wide>(a[3], scales1, high);
 }
 
-__device__ __forceinline__ std::uint32_t expand_fp8_pair(std::uint32_t two_codes) {
-  std::uint32_t pair;
-  const auto codes = static_cast<std::uint16_t>(two_codes);
-  asm("cvt.rn.f16x2.e4m3x2 %0, %1;" : "=r"(pair) : "h"(codes));
-  return pair;
-}
 __device__ __forceinline__ void expand_fp8(std::uint32_t low, std::uint32_t high, std::uint32_t (&a)[4]) {
-  a[0] = expand_fp8_pair(low);
-  a[1] = expand_fp8_pair(low >> 16);
-  a[2] = expand_fp8_pair(high);
-  a[3] = expand_fp8_pair(high >> 16);
+  a[0] = ptx::e4m3_to_fp16(static_cast<std::uint16_t>(low));
+  a[1] = ptx::e4m3_to_fp16(static_cast<std::uint16_t>(low >> 16));
+  a[2] = ptx::e4m3_to_fp16(static_cast<std::uint16_t>(high));
+  a[3] = ptx::e4m3_to_fp16(static_cast<std::uint16_t>(high >> 16));
 }
 
 /// One thread's part of a chunk of weights in shared memory.
@@ -76,17 +74,19 @@ class ChunkReader<WeightKind::kNvfp4, wide> {
  public:
   __device__ __forceinline__ ChunkReader(std::uint32_t chunk, int thread)
       : values_(chunk + thread * 16),
-        scales_(ptx::load_shared_16(chunk + kNvfp4ValueBytes + thread / 32 * 128 + thread % 32 / 4 * 16)) {}
+        scales_(ptx::load_shared_16(chunk + kNvfp4ValueBytes + thread / 32 * 128 + thread % 32 / 4 * 16)),
+        words_(ptx::load_shared_16(values_)) {}
   /// Fragments of the groups kFirst .. kFirst + kCount - 1; kCount 2 or 4.
   template <int kFirst, int kCount>
   __device__ __forceinline__ void expand(std::uint32_t (&a)[kCount][4]) {
-    if constexpr (kFirst % 4 == 0) words_ = ptx::load_shared_16(values_ + kFirst / 4 * (kNvfp4ValueBytes / 2));
     expand_one<kFirst>(a[0]);
     expand_one<kFirst + 1>(a[1]);
     if constexpr (kCount == 4) {
       expand_one<kFirst + 2>(a[2]);
       expand_one<kFirst + 3>(a[3]);
     }
+    // The second half is asked for as soon as the registers of the first are free.
+    if constexpr (kFirst + kCount == kChunkGroups / 2) words_ = ptx::load_shared_16(values_ + kNvfp4ValueBytes / 2);
   }
 
  private:
@@ -100,8 +100,8 @@ class ChunkReader<WeightKind::kNvfp4, wide> {
                                : kGroup % 4 == 1 ? words_.y
                                : kGroup % 4 == 2 ? words_.z
                                                  : words_.w;
-    expand_nvfp4<wide>(word, widen_scale<wide, kGroup % 2 * 2>(scale_word),
-                       widen_scale<wide, kGroup % 2 * 2 + 1>(scale_word), a);
+    expand_nvfp4<wide>(word, widen_scales<wide, false>(scale_word), widen_scales<wide, true>(scale_word),
+                       kGroup % 2 != 0, a);
   }
   std::uint32_t values_;
   uint4 scales_;

@@ -1,6 +1,8 @@
-// The grouped GEMM kernel: one persistent thread block per multiprocessor, a producer warp that streams weights and tokens
-// into a ring of shared memory, and two warpgroups, each of which multiplies two 64-row blocks of the weights with the same
-// tile of tokens: while the tensor cores work on one block, the other is expanded. Weights are expanded to 16 bits in registers, right before the multiplication that consumes them.
+// The grouped GEMM kernel: one persistent thread block per multiprocessor, a producer thread that
+// streams weights and tokens into a ring of shared memory, and two warpgroups, each of which
+// multiplies two 64-row blocks of the weights with the same tile of tokens: while the tensor cores
+// work on one block, the other is expanded to 16 bits in registers, right before the multiplication
+// that consumes it.
 #pragma once
 
 #include "moebench/backend/cuda/expand.cuh"
@@ -10,22 +12,28 @@
 namespace moebench::cuda {
 
 inline constexpr int kWarpgroupThreads = 128;
-inline constexpr int kConsumerGroups = 2;
-inline constexpr int kGroupBlocks = kTileBlocks / kConsumerGroups;  ///< blocks of one warpgroup
-inline constexpr int kConsumerThreads = kConsumerGroups * kWarpgroupThreads;
+inline constexpr int kGroups = 2;
+inline constexpr int kGroupBlocks = kTileBlocks / kGroups;  ///< blocks of one warpgroup
+inline constexpr int kConsumerThreads = kGroups * kWarpgroupThreads;
+inline constexpr int kTileStrips = kTileBlocks * 4;  ///< of 16 rows, one warp's part of a block
 inline constexpr int kConsumerWarps = kConsumerThreads / 32;
-inline constexpr int kTileWarps = kTileBlocks * 4;  ///< 16-row strips of a tile
 inline constexpr int kGemmThreads = kConsumerThreads + kWarpgroupThreads;
 inline constexpr int kMaxStages = 12;
-/// Of 65536 registers: 2 * 128 * 240 for the consumers, 128 * 24 for the producer's warpgroup.
+/// Of 65536 registers, 2 * 128 times the consumers' and 128 times the producer's are used.
 inline constexpr int kConsumerRegisters = 240;
 inline constexpr int kProducerRegisters = 24;
 
 /// Shared memory: the ring, aligned to the swizzle's 1024 bytes, then what consumers exchange, then barriers.
 inline constexpr int kSharedBytes = 227 * 1024;
-inline constexpr int kExchangeBytes = kTileWarps * kMaxTileTokens * 4;
+inline constexpr int kExchangeBytes = kTileStrips * kMaxTileTokens * 4;
 inline constexpr int kBarrierBytes = 2 * kMaxStages * 8;
-inline constexpr int kRingBytes = kSharedBytes - 1024 - kExchangeBytes - kBarrierBytes;
+/// The producer is at most kMaxStages tiles ahead of a consumer that is still finishing one.
+inline constexpr int kTileSlots = 16;
+static_assert(kTileSlots > kMaxStages);
+struct TileSlot;
+inline constexpr int kTileSlotBytes = 32;
+inline constexpr int kRingBytes =
+    (kSharedBytes - 1024 - kExchangeBytes - kBarrierBytes - kTileSlots * kTileSlotBytes) / 1024 * 1024;
 
 template <WeightKind kind>
 inline constexpr int kWeightChunkBytes = kind == WeightKind::kNvfp4 ? kNvfp4ChunkBytes : kFp8ChunkBytes;
@@ -50,40 +58,64 @@ class WorkList {
   __device__ WorkList(const GemmArgs& args, int block)
       : entries_(args.entries),
         chunks_(static_cast<int>(args.geometry.chunks)),
-        units_(static_cast<int>(args.geometry.tile_rows_blocks()) * chunks_) {
+        row_tiles_(static_cast<int>(args.geometry.tile_rows_blocks())) {
     const PlanHeader header = *args.plan;
-    at_ = work_begin(header, entries_, units_, block, args.grid);
-    end_ = work_begin(header, entries_, units_, block + 1, args.grid);
-    if (at_.entry < header.active) entry_ = entries_[at_.entry];
+    const int units = row_tiles_ * chunks_;
+    const WorkPosition begin = work_begin(header, entries_, units, block, args.grid);
+    end_ = work_begin(header, entries_, units, block + 1, args.grid);
+    entry_index_ = begin.entry;
+    unit_ = begin.unit;
+    if (!done()) at_.entry = entries_[entry_index_];
+    at_.first_chunk = unit_ % chunks_;
+    const int tile = unit_ / chunks_;
+    at_.tile = tile % max(at_.entry.tiles, 1);
+    at_.row_tile = tile / max(at_.entry.tiles, 1);
   }
   __device__ bool next(WorkTile& tile) {
-    if (at_.entry > end_.entry || (at_.entry == end_.entry && at_.unit >= end_.unit)) return false;
-    const int in_tile = at_.unit % chunks_;
-    const int tile_index = at_.unit / chunks_;
-    int count = chunks_ - in_tile;
-    if (at_.entry == end_.entry) count = min(count, end_.unit - at_.unit);
-    tile.entry = entry_;
-    tile.tile = tile_index % entry_.tiles;
-    tile.row_tile = tile_index / entry_.tiles;
-    tile.first_chunk = in_tile;
-    tile.last_chunk = in_tile + count;
-    at_.unit += count;
-    if (at_.unit == entry_.tiles * units_) {
-      at_ = {at_.entry + 1, 0};
-      // The last block's share ends past the last entry, which there is nothing to load for.
-      if (at_.entry < end_.entry || (at_.entry == end_.entry && end_.unit > 0)) entry_ = entries_[at_.entry];
+    if (done()) return false;
+    int count = chunks_ - at_.first_chunk;
+    if (entry_index_ == end_.entry) count = min(count, end_.unit - unit_);
+    tile = at_;
+    tile.last_chunk = at_.first_chunk + count;
+    unit_ += count;
+    at_.first_chunk = 0;
+    if (++at_.tile == at_.entry.tiles) {
+      at_.tile = 0;
+      if (++at_.row_tile == row_tiles_) {
+        at_.row_tile = 0;
+        unit_ = 0;
+        ++entry_index_;
+        if (!done()) at_.entry = entries_[entry_index_];
+      }
     }
     return true;
   }
 
  private:
+  __device__ bool done() const {
+    return entry_index_ > end_.entry || (entry_index_ == end_.entry && unit_ >= end_.unit);
+  }
   const ExpertTiles* entries_;
   int chunks_;
-  int units_;
-  WorkPosition at_;
+  int row_tiles_;
+  int entry_index_;
+  int unit_;  ///< within the entry
   WorkPosition end_;
-  ExpertTiles entry_{};
+  WorkTile at_{};
 };
+
+/// What consumers need to know of a tile; left in shared memory by the producer, who alone walks through the work.
+struct TileSlot {
+  std::int32_t chunks;  ///< to multiply; 0: there is no more work
+  std::int32_t first_chunk;
+  std::int32_t expert;
+  std::int32_t tile_rows;
+  std::int32_t valid_rows;  ///< those that are tokens
+  std::int32_t first_row;   ///< padded row of the tile's first
+  std::int32_t row_tile;
+  std::int32_t tile_index;  ///< in the entry, row tiles outermost
+};
+static_assert(sizeof(TileSlot) == kTileSlotBytes);
 
 /// Where in the ring a role stands.
 struct RingPosition {
@@ -101,6 +133,7 @@ struct Ring {
   std::uint32_t data;   ///< shared address
   std::uint32_t full;   ///< barriers
   std::uint32_t empty;
+  TileSlot* tiles;
   int stages;
   int stage_bytes;
   __device__ std::uint32_t at(int stage) const { return data + stage * stage_bytes; }
@@ -125,32 +158,34 @@ class Producer {
     // Weights depend on no kernel before this one: the ring is filled with them while that one may still run.
     WorkList ahead(args_, blockIdx.x);
     WorkTile tile;
-    RingPosition weights_at;
+    RingPosition at;
     int filled = 0;
-    bool more = true;
-    while (filled < ring_.stages && (more = ahead.next(tile))) {
-      int chunk = tile.first_chunk;
-      for (; chunk < tile.last_chunk && filled < ring_.stages; ++chunk, ++filled) {
-        load_weights(tile, chunk, weights_at.stage);
-        weights_at.advance(ring_.stages);
+    while (filled < ring_.stages && ahead.next(tile)) {
+      for (int chunk = tile.first_chunk; chunk < tile.last_chunk && filled < ring_.stages; ++chunk, ++filled) {
+        load_weights(tile, chunk, at.stage);
+        at.advance(ring_.stages);
       }
-      resume_ = chunk;
     }
     ptx::wait_for_previous_kernel();
 
     WorkList work(args_, blockIdx.x);
-    RingPosition at;
+    at = {};
     int seen = 0;
+    int number = 0;
     while (work.next(tile)) {
       for (int chunk = tile.first_chunk; chunk < tile.last_chunk; ++chunk, ++seen) {
-        if (seen >= filled) {
-          ptx::barrier_wait(ring_.empty_at(at.stage), at.phase ^ 1);
-          load_weights(tile, chunk, at.stage);
-        }
+        const bool refill = seen >= filled;
+        if (refill) ptx::barrier_wait(ring_.empty_at(at.stage), at.phase ^ 1);
+        if (chunk == tile.first_chunk) describe(tile, number++);
+        if (refill) load_weights(tile, chunk, at.stage);
         load_operand(tile, chunk, at.stage);
         at.advance(ring_.stages);
       }
     }
+    if (seen >= ring_.stages) ptx::barrier_wait(ring_.empty_at(at.stage), at.phase ^ 1);
+    ring_.tiles[number % kTileSlots].chunks = 0;
+    ptx::barrier_arrive(ring_.full_at(at.stage));
+    ptx::barrier_arrive(ring_.full_at(at.stage));
   }
 
  private:
@@ -168,6 +203,19 @@ class Producer {
                           ring_.full_at(stage), policy);
     }
   }
+  __device__ void describe(const WorkTile& tile, int number) const {
+    const ExpertTiles& entry = tile.entry;
+    TileSlot slot{};
+    slot.chunks = tile.last_chunk - tile.first_chunk;
+    slot.first_chunk = tile.first_chunk;
+    slot.expert = entry.expert;
+    slot.tile_rows = entry.tile_rows;
+    slot.valid_rows = min(entry.tile_rows, entry.rows - tile.tile * entry.tile_rows);
+    slot.first_row = entry.first_row + tile.tile * entry.tile_rows;
+    slot.row_tile = tile.row_tile;
+    slot.tile_index = tile.row_tile * entry.tiles + tile.tile;
+    ring_.tiles[number % kTileSlots] = slot;
+  }
   __device__ void load_operand(const WorkTile& tile, int chunk, int stage) const {
     const std::int64_t rows = tile.entry.tile_rows;
     const std::uint8_t* from =
@@ -176,60 +224,55 @@ class Producer {
         chunk * rows * kOperandChunkBytes;
     ptx::copy_to_shared(ring_.at(stage) + kTileBlocks * kWeightChunkBytes<kind>, from,
                         tile.entry.tile_rows * kOperandChunkBytes, ring_.full_at(stage), again_);
+    ptx::barrier_arrive(ring_.full_at(stage));  // the second of two: what describe() wrote is there
   }
 
   const GemmArgs& args_;
   const Ring& ring_;
   std::uint64_t once_;
   std::uint64_t again_;
-  int resume_ = 0;
 };
 
 // ---------------------------------------------------------------- consumers
 
 template <HalfType type>
-__device__ inline std::uint16_t round_half(float x) {
-  if constexpr (type == HalfType::kFp16) {
-    return __half_as_ushort(__float2half_rn(x));
-  } else {
-    return __bfloat16_as_ushort(__float2bfloat16_rn(x));
-  }
+__device__ __forceinline__ std::uint32_t round_pair(float low, float high) {
+  return type == HalfType::kFp16 ? ptx::round_pair_fp16(low, high) : ptx::round_pair_bf16(low, high);
 }
 template <HalfType type>
-__device__ inline float widen_half(std::uint16_t bits) {
+__device__ __forceinline__ float2 widen_pair(std::uint32_t pair) {
   if constexpr (type == HalfType::kFp16) {
-    return __half2float(__ushort_as_half(bits));
+    return __half22float2(*reinterpret_cast<const __half2*>(&pair));
   } else {
-    return __bfloat162float(__ushort_as_bfloat16(bits));
+    return {__uint_as_float(pair << 16), __uint_as_float(pair & 0xFFFF0000)};
   }
 }
+/// max(|a|, |b|) of both halves.
+template <HalfType type>
+__device__ __forceinline__ std::uint32_t largest_pair(std::uint32_t a, std::uint32_t b) {
+  a &= 0x7FFF7FFF;
+  b &= 0x7FFF7FFF;
+  return type == HalfType::kFp16 ? ptx::max_pair_fp16(a, b) : ptx::max_pair_bf16(a, b);
+}
 
-__device__ inline float e4m3_round(float x) {
-  std::uint16_t code;
-  asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(code) : "f"(0.0F), "f"(x));
-  std::uint32_t pair;
-  asm("cvt.rn.f16x2.e4m3x2 %0, %1;" : "=r"(pair) : "h"(code));
+__device__ __forceinline__ float e4m3_round(float x) {
+  const std::uint32_t pair = ptx::e4m3_to_fp16(ptx::e4m3_pair(x, 0.0F));
   return __half2float(__ushort_as_half(static_cast<std::uint16_t>(pair)));
 }
 
-/// Nearest E2M1 value, ties to the even code, saturating at 6: the step is 0.5 below 2, 1 below 4, 2 above.
-__device__ inline float e2m1_round(float x) {
+/// Nearest E2M1 value, ties to the even code, saturating at 6. Adding 2^22 times the power of two below rounds to one
+/// mantissa bit; below 1 the step stays that of 1.
+__device__ __forceinline__ float e2m1_round(float x) {
+  constexpr std::uint32_t kExponent = 0x7F800000;
   const float t = fminf(fabsf(x), 6.0F);
-  const float step = t < 2.0F ? 0.5F : t < 4.0F ? 1.0F : 2.0F;
-  const float inverse = t < 2.0F ? 2.0F : t < 4.0F ? 1.0F : 0.5F;
-  return copysignf(rintf(t * inverse) * step, x);
+  const float power = __uint_as_float((__float_as_uint(fmaxf(t, 1.0F)) & kExponent) + (22 << 23));
+  return copysignf(__fsub_rn(__fadd_rn(t, power), power), x);
 }
 
-__device__ inline float silu(float x) { return x / (1.0F + expf(-x)); }
-
-/// Values of two tokens in one column each -> two neighbouring columns of one token: lanes whose row pairs are neighbours
-/// swap, the even one keeps the first token.
-template <typename Half>
-__device__ inline std::uint32_t pair_columns(Half first, Half second, bool odd) {
-  const std::uint32_t give = odd ? first : second;
-  const std::uint32_t got = __shfl_xor_sync(0xFFFFFFFF, give, 4);
-  const std::uint32_t keep = odd ? second : first;
-  return odd ? (got | keep << 16) : (keep | got << 16);
+/// x / (1 + e^-x) to a few units in the last place of FP32, far inside what the order of accumulation moves.
+__device__ __forceinline__ float silu(float x) {
+  constexpr float kLog2E = 1.4426950408889634F;
+  return x * ptx::reciprocal_approximate(1.0F + ptx::exp2_approximate(-x * kLog2E));
 }
 
 template <WeightKind kind, HalfType type, Projection projection>
@@ -242,46 +285,41 @@ class Consumer {
         ring_(ring),
         exchange_(exchange),
         thread_(threadIdx.x % kWarpgroupThreads),
-        group_(threadIdx.x / kWarpgroupThreads) {}
+        group_(__shfl_sync(0xFFFFFFFF, threadIdx.x / kWarpgroupThreads, 0)) {}
 
   __device__ __forceinline__ void run() {
-    WorkList work(args_, blockIdx.x);
-    WorkTile tile;
     ptx::wait_for_previous_kernel();
-    while (work.next(tile)) {
-      switch (tile.entry.tile_rows) {
-        case 8:
-          multiply_tile<8>(tile);
-          break;
-        case 16:
-          multiply_tile<16>(tile);
-          break;
-        case 32:
-          multiply_tile<32>(tile);
-          break;
-        case 48:
-          multiply_tile<48>(tile);
-          break;
-        case 64:
-          if constexpr (kMaxRows<kind> >= 64) multiply_tile<64>(tile);
-          break;
-        case 96:
-          if constexpr (kMaxRows<kind> >= 96) multiply_tile<96>(tile);
-          break;
-        default:
-          __trap();
+    for (int number = 0;; ++number) {
+      ptx::barrier_wait(ring_.full_at(at_.stage), at_.phase);
+      const TileSlot& tile = ring_.tiles[number % kTileSlots];
+      if (tile.chunks == 0) return;
+      // One if after the other, and converged before: with a switch, or an else, ptxas sees registers for all sizes at once.
+      __syncwarp();
+      const int rows = tile.tile_rows;
+      if (rows == 8) multiply_tile<8>(tile);
+      if (rows == 16) multiply_tile<16>(tile);
+      if (rows == 32) multiply_tile<32>(tile);
+      if (rows == 48) multiply_tile<48>(tile);
+      if constexpr (kMaxRows<kind> >= 64) {
+        if (rows == 64) multiply_tile<64>(tile);
+      }
+      if constexpr (kMaxRows<kind> >= 96) {
+        if (rows == 96) multiply_tile<96>(tile);
       }
     }
   }
 
  private:
-  /// The sums of the thread's blocks; of block b: [i * 4 + {0, 1}] the lower row, tokens i * 8 + first_token() + {0, 1},
-  /// [i * 4 + {2, 3}] the upper row.
+  /// Sums of one block: [i * 4 + {0, 1}] the thread's lower row, tokens i * 8 + first_token() + {0, 1}; [i * 4 + {2, 3}] its
+  /// upper row.
+  template <int N>
+  using BlockSums = float[N / 2];
   template <int N>
   using Sums = float[kGroupBlocks][N / 2];
 
   template <int N>
-  __device__ __forceinline__ void multiply_tile(const WorkTile& tile) {
+  __device__ __forceinline__ void multiply_tile(const TileSlot& tile) {
+    // Set to zero here: sums that are only ever added to would be live from tile to tile, for every N of the switch.
     Sums<N> sums{};
     if constexpr (kind == WeightKind::kFp8Block) {
       accumulate_scaled<N>(tile, sums);
@@ -292,7 +330,7 @@ class Consumer {
       give_partial<N>(sums);
       return;
     }
-    if (tile.last_chunk < args_.geometry.chunks) add_partials<N>(tile, sums);
+    if (tile.chunks < args_.geometry.chunks) add_partials<N>(tile, sums);
     if constexpr (projection == Projection::kGateUp) {
       finish_gate_up<N>(tile, sums);
     } else {
@@ -300,12 +338,13 @@ class Consumer {
     }
   }
 
+  using Reader = ChunkReader<kind, kWide>;
   /// 16-column groups that are expanded at a time: the registers for four are there up to 64 tokens.
   template <int N>
   static constexpr int kBatch = N <= 64 && kind != WeightKind::kFp8Block ? 4 : 2;
 
   template <int N, int kFirstGroup>
-  __device__ __forceinline__ static void multiply_batch(float (&sums)[N / 2], ChunkReader<kind, kWide>& reader, std::uint32_t operand) {
+  __device__ __forceinline__ static void multiply_batch(BlockSums<N>& sums, Reader& reader, std::uint64_t operand) {
     constexpr int kCount = kBatch<N>;
     std::uint32_t a[kCount][4];
     reader.template expand<kFirstGroup, kCount>(a);
@@ -316,16 +355,16 @@ class Consumer {
 #pragma unroll
     for (int i = 0; i < kCount; ++i) {
       const int group = kFirstGroup + i;
-      const std::uint64_t b = ptx::operand_descriptor(operand + group / 4 * (N * kSwizzleBytes) + group % 4 * 32);
-      ptx::Wgmma<kWide == Wide::kBf16, N>::multiply(sums, a[i], b);
+      constexpr int kGroupsPerSwizzle = kSwizzleBytes / 2 / kScaleGroup;
+      const int offset = group / kGroupsPerSwizzle * (N * kSwizzleBytes) + group % kGroupsPerSwizzle * kScaleGroup * 2;
+      ptx::Wgmma<kWide == Wide::kBf16, N>::multiply(sums, a[i], operand + (offset >> 4));
     }
     ptx::wgmma_commit();
   }
 
   /// The rest of a chunk after the first batch of block 0; the batches of the two blocks take turns.
   template <int N, int kFirstGroup>
-  __device__ __forceinline__ static void multiply_rest(Sums<N>& sums, ChunkReader<kind, kWide>& first, ChunkReader<kind, kWide>& second,
-                                       std::uint32_t operand) {
+  __device__ __forceinline__ static void multiply_rest(Sums<N>& sums, Reader& first, Reader& second, std::uint64_t operand) {
     multiply_batch<N, kFirstGroup>(sums[1], second, operand);
     ptx::wgmma_wait<1>();
     if constexpr (kFirstGroup + kBatch<N> < kChunkGroups) {
@@ -338,8 +377,8 @@ class Consumer {
   __device__ __forceinline__ std::uint32_t weights_at(int stage, int block) const {
     return ring_.at(stage) + (group_ * kGroupBlocks + block) * kWeightChunkBytes<kind>;
   }
-  __device__ __forceinline__ std::uint32_t operand_at(int stage) const {
-    return ring_.at(stage) + kTileBlocks * kWeightChunkBytes<kind>;
+  __device__ __forceinline__ std::uint64_t operand_at(int stage) const {
+    return operand_descriptor(ring_.at(stage) + kTileBlocks * kWeightChunkBytes<kind>);
   }
   /// Gives a stage back, if `stage` >= 0. Without a branch: one inside the pipeline makes ptxas serialise the wgmmas.
   __device__ __forceinline__ void release(int stage) const {
@@ -348,16 +387,17 @@ class Consumer {
 
   /// A block that the matrix lacks is multiplied like the others, with whatever the ring holds; its sums go nowhere.
   template <int N>
-  __device__ __forceinline__ void accumulate(const WorkTile& tile, Sums<N>& sums) {
+  __device__ __forceinline__ void accumulate(const TileSlot& tile, Sums<N>& sums) {
     int previous = -1;
-    for (int chunk = tile.first_chunk; chunk < tile.last_chunk; ++chunk) {
+    const int chunks = tile.chunks;
+    for (int chunk = 0; chunk < chunks; ++chunk) {
       ptx::barrier_wait(ring_.full_at(at_.stage), at_.phase);
-      const std::uint32_t operand = operand_at(at_.stage);
-      ChunkReader<kind, kWide> first(weights_at(at_.stage, 0), thread_);
+      const std::uint64_t operand = operand_at(at_.stage);
+      Reader first(weights_at(at_.stage, 0), thread_);
+      Reader second(weights_at(at_.stage, 1), thread_);
       multiply_batch<N, 0>(sums[0], first, operand);
       ptx::wgmma_wait<1>();  // all but what was just begun: the stage before is done with
       release(previous);
-      ChunkReader<kind, kWide> second(weights_at(at_.stage, 1), thread_);
       multiply_rest<N, 0>(sums, first, second, operand);
       previous = at_.stage;
       at_.advance(ring_.stages);
@@ -368,26 +408,25 @@ class Consumer {
 
   /// fp8-block: the products of a chunk are summed by themselves, and the sum scaled by the chunk's weight and token scales.
   template <int N>
-  __device__ __forceinline__ void accumulate_scaled(const WorkTile& tile, Sums<N>& sums) {
+  __device__ __forceinline__ void accumulate_scaled(const TileSlot& tile, Sums<N>& sums) {
     const std::int64_t chunks = args_.geometry.chunks;
     const std::int64_t rows = projection == Projection::kGateUp ? 2 * args_.intermediate : args_.hidden;
-    const float* weight_scales = args_.weight_scale + tile.entry.expert * divide_up(rows, kChunkDepth) * chunks;
-    const std::int64_t first_row = tile.entry.first_row + tile.tile * N;
-    const float* token_scales = args_.token_scale + (first_row + first_token()) * chunks;
+    const float* weight_scales = args_.weight_scale + tile.expert * divide_up(rows, kChunkDepth) * chunks;
+    const float* token_scales = args_.token_scale + (tile.first_row + first_token()) * chunks;
     const float* row_scales[kGroupBlocks][2];
-#pragma unroll
     for (int block = 0; block < kGroupBlocks; ++block) {
       for (int upper = 0; upper < 2; ++upper) {
         row_scales[block][upper] = weight_scales + weight_row(tile, block, upper) / kChunkDepth * chunks;
       }
     }
-    for (int chunk = tile.first_chunk; chunk < tile.last_chunk; ++chunk) {
+    const int last_chunk = tile.first_chunk + tile.chunks;
+    for (int chunk = tile.first_chunk; chunk < last_chunk; ++chunk) {
       ptx::barrier_wait(ring_.full_at(at_.stage), at_.phase);
-      const std::uint32_t operand = operand_at(at_.stage);
       Sums<N> parts{};
-      ChunkReader<kind, kWide> first(weights_at(at_.stage, 0), thread_);
+      const std::uint64_t operand = operand_at(at_.stage);
+      Reader first(weights_at(at_.stage, 0), thread_);
+      Reader second(weights_at(at_.stage, 1), thread_);
       multiply_batch<N, 0>(parts[0], first, operand);
-      ChunkReader<kind, kWide> second(weights_at(at_.stage, 1), thread_);
       multiply_rest<N, 0>(parts, first, second, operand);
       float scales[kGroupBlocks][2];
       for (int block = 0; block < kGroupBlocks; ++block) {
@@ -416,7 +455,7 @@ class Consumer {
   // ------------------------------------------------------------ split tiles
 
   __device__ __forceinline__ float* partial_of(int block) const {
-    return args_.partial + std::int64_t{block} * kTileBlocks * kBlockRows * kMaxTileTokens + threadIdx.x;
+    return args_.partial + std::int64_t{block} * kTileBlocks * kBlockRows * kMaxTileTokens + group_ * kWarpgroupThreads + thread_;
   }
 
   /// This block holds a later part of a tile, which the block with its first chunk finishes.
@@ -435,17 +474,15 @@ class Consumer {
 
   /// In the order of the blocks, so that the sum has the same bits every time.
   template <int N>
-  __device__ __forceinline__ void add_partials(const WorkTile& tile, Sums<N>& sums) const {
+  __device__ __forceinline__ void add_partials(const TileSlot& tile, Sums<N>& sums) const {
     const PlanHeader header = *args_.plan;
     const int chunks = static_cast<int>(args_.geometry.chunks);
     const int units = static_cast<int>(args_.geometry.tile_rows_blocks()) * chunks;
-    const int tile_index = tile.row_tile * tile.entry.tiles + tile.tile;
-    int covered = tile.last_chunk;
+    int covered = tile.chunks;
     for (int block = blockIdx.x + 1; covered < chunks; ++block) {
       const WorkPosition end = work_begin(header, args_.entries, units, block + 1, args_.grid);
-      // The entry of this tile is known by its first row.
-      const bool in_entry = end.entry < header.active && args_.entries[end.entry].first_row == tile.entry.first_row;
-      const bool in_tile = in_entry && end.unit / chunks == tile_index;
+      const bool in_entry = end.entry < header.active && args_.entries[end.entry].expert == tile.expert;
+      const bool in_tile = in_entry && end.unit / chunks == tile.tile_index;
       const int until = in_tile ? end.unit % chunks : chunks;
       if (until == covered) continue;  // an empty share
       covered = until;
@@ -471,96 +508,88 @@ class Consumer {
   // ------------------------------------------------------------ epilogues
 
   /// `block`: 0 or 1, of the thread's own.
-  __device__ __forceinline__ int block_of(const WorkTile& tile, int block) const {
+  __device__ __forceinline__ int block_of(const TileSlot& tile, int block) const {
     return tile.row_tile * kTileBlocks + group_ * kGroupBlocks + block;
   }
   __device__ __forceinline__ int warp() const { return thread_ / 32; }
   __device__ __forceinline__ int row_pair() const { return thread_ % 32 / 4; }
   __device__ __forceinline__ int first_token() const { return thread_ % 4 * 2; }
 
-  /// Canonical row of the thread's row `upper` (0, 1) of a block, or one that exists.
-  __device__ __forceinline__ std::int64_t weight_row(const WorkTile& tile, int block, int upper) const {
+  /// Canonical row of the thread's row `upper` (0, 1), or one that exists.
+  __device__ __forceinline__ std::int64_t weight_row(const TileSlot& tile, int block, int upper) const {
     const std::int64_t row = canonical_row(projection, block_of(tile, block), warp() * 16 + upper * 8 + row_pair(),
                                            args_.hidden, args_.intermediate);
     return row < 0 ? 0 : row;
   }
-  __device__ __forceinline__ float weight_scale(const WorkTile& tile, int block, int upper) const {
+  __device__ __forceinline__ float weight_scale(const TileSlot& tile, int block, int upper) const {
     if constexpr (kind == WeightKind::kFp8Block) return 1.0F;
-    if (!args_.per_channel) return args_.weight_scale[tile.entry.expert];
+    if (!args_.per_channel) return args_.weight_scale[tile.expert];
     const std::int64_t rows = projection == Projection::kGateUp ? 2 * args_.intermediate : args_.hidden;
-    return args_.weight_scale[tile.entry.expert * rows + weight_row(tile, block, upper)];
+    return args_.weight_scale[tile.expert * rows + weight_row(tile, block, upper)];
   }
   __device__ __forceinline__ float token_scale(std::int64_t row) const {
     if constexpr (kind != WeightKind::kFp8) return 1.0F;
     return args_.token_scale[args_.per_token ? row : 0];
   }
 
-  /// Rows of the tile that are tokens.
+  /// h of the thread's column of each block: one pair of 16-bit numbers for the tokens i * 8 + first_token() + {0, 1}.
   template <int N>
-  __device__ __forceinline__ static int valid_rows(const WorkTile& tile) {
-    return min(N, tile.entry.rows - tile.tile * N);
-  }
+  using BlockHidden = std::uint32_t[N / 8];
   template <int N>
-  __device__ __forceinline__ static std::int64_t first_row(const WorkTile& tile) {
-    return tile.entry.first_row + tile.tile * N;
-  }
+  using Hidden = std::uint32_t[kGroupBlocks][N / 8];
 
-  /// h of one block takes the place of its sums: [i * 2 + {0, 1}] for the tokens i * 8 + first_token() + {0, 1}.
   template <int N>
-  __device__ __forceinline__ void activate(const WorkTile& tile, int block, float (&sums)[N / 2]) const {
+  __device__ __forceinline__ void activate(const TileSlot& tile, int block, const BlockSums<N>& sums, BlockHidden<N>& h) const {
     const bool padding = block_of(tile, block) >= args_.geometry.blocks;
-    const int last = valid_rows<N>(tile) - 1;
     const float gate_scale = weight_scale(tile, block, 0);
     const float up_scale = weight_scale(tile, block, 1);
 #pragma unroll
     for (int i = 0; i < N / 8; ++i) {
-        ptx::keep_order();
-#pragma unroll
-      for (int t = 0; t < 2; ++t) {
-        const float scale = token_scale(first_row<N>(tile) + min(i * 8 + first_token() + t, last));
-        const float gate = widen_half<type>(round_half<type>(sums[i * 4 + t] * (gate_scale * scale)));
-        const float up = widen_half<type>(round_half<type>(sums[i * 4 + 2 + t] * (up_scale * scale)));
-        const float h = widen_half<type>(round_half<type>(silu(gate) * up));
-        sums[i * 2 + t] = padding ? 0.0F : h;
+      float2 scale = {1.0F, 1.0F};
+      if constexpr (kind == WeightKind::kFp8) {
+        const int last = tile.valid_rows - 1;
+        const int token = i * 8 + first_token();
+        scale = {token_scale(tile.first_row + min(token, last)),
+                 token_scale(tile.first_row + min(token + 1, last))};
       }
+      const float2 gate = widen_pair<type>(
+          round_pair<type>(sums[i * 4] * (gate_scale * scale.x), sums[i * 4 + 1] * (gate_scale * scale.y)));
+      const float2 up = widen_pair<type>(
+          round_pair<type>(sums[i * 4 + 2] * (up_scale * scale.x), sums[i * 4 + 3] * (up_scale * scale.y)));
+      h[i] = padding ? 0 : round_pair<type>(silu(gate.x) * up.x, silu(gate.y) * up.y);
     }
   }
 
   template <int N>
-  __device__ __forceinline__ void finish_gate_up(const WorkTile& tile, Sums<N>& sums) {
+  __device__ __forceinline__ void finish_gate_up(const TileSlot& tile, const Sums<N>& sums) {
+    Hidden<N> h;
 #pragma unroll
-    for (int block = 0; block < kGroupBlocks; ++block) activate<N>(tile, block, sums[block]);
+    for (int block = 0; block < kGroupBlocks; ++block) activate<N>(tile, block, sums[block], h[block]);
     if constexpr (kind == WeightKind::kNvfp4) {
-      if (args_.hidden_output == HiddenOutput::kNvfp4) quantize_nvfp4<N>(tile, sums);
+      if (args_.hidden_output == HiddenOutput::kNvfp4) quantize_nvfp4<N>(tile, h);
     } else if constexpr (kind == WeightKind::kFp8Block) {
-      quantize_fp8_block<N>(tile, sums);
+      quantize_fp8_block<N>(tile, h);
     }
 #pragma unroll
-    for (int block = 0; block < kGroupBlocks; ++block) {
-      if constexpr (kind == WeightKind::kFp8) {
-        store_hidden_rows<N>(tile, block, sums[block]);
-      } else {
-        store_hidden_operand<N>(tile, block, sums[block]);
-      }
-    }
+    for (int block = 0; block < kGroupBlocks; ++block) store_hidden<N>(tile, block, h[block]);
   }
 
   /// Largest |h| over the 8 columns of each 16-row strip, per token, to where all warps can read it.
   template <int N>
-  __device__ __forceinline__ void share_amax(const Sums<N>& h, int barrier, int threads) {
+  __device__ __forceinline__ void share_amax(const Hidden<N>& h, int barrier, int threads) {
     // What the tile before left may still be being read.
     ptx::named_barrier(barrier, threads);
 #pragma unroll
     for (int block = 0; block < kGroupBlocks; ++block) {
       float* out = exchange_ + strip(block) * kMaxTileTokens + first_token();
 #pragma unroll
-      for (int i = 0; i < N / 4; ++i) {
-        float amax = fabsf(h[block][i]);
+      for (int i = 0; i < N / 8; ++i) {
+        std::uint32_t amax = h[block][i];
 #pragma unroll
         for (int lanes = 4; lanes < 32; lanes *= 2) {
-          amax = fmaxf(amax, __shfl_xor_sync(0xFFFFFFFF, amax, lanes));
+          amax = largest_pair<type>(amax, __shfl_xor_sync(0xFFFFFFFF, amax, lanes));
         }
-        if (row_pair() == 0) out[i / 2 * 8 + i % 2] = amax;
+        if (row_pair() == 0) *reinterpret_cast<float2*>(out + i * 8) = widen_pair<type>(amax);
       }
     }
     ptx::named_barrier(barrier, threads);
@@ -569,39 +598,58 @@ class Consumer {
 
   /// Blocks of 16 columns are the columns of two neighbouring strips. Leaves e2m1 * scale, exact in 16 bits.
   template <int N>
-  __device__ __forceinline__ void quantize_nvfp4(const WorkTile& tile, Sums<N>& h) {
-    share_amax<N>(h, kOneWarpgroup + group_, kWarpgroupThreads);
-    const float global_scale = args_.hidden_global_scale[tile.entry.expert];
+  __device__ __forceinline__ void quantize_nvfp4(const TileSlot& tile, Hidden<N>& h) {
+    const int barrier = kOneWarpgroup + group_;
+    share_amax<N>(h, barrier, kWarpgroupThreads);
+    // Each (block, token) is computed once: two amax give way to the factor and the scale.
+    const float global_scale = args_.hidden_global_scale[tile.expert];
+    for (int i = thread_; i < kGroupBlocks * 2 * N; i += kWarpgroupThreads) {
+      float* place = exchange_ + (group_ * kGroupBlocks * 4 + i / N * 2) * kMaxTileTokens + i % N;
+      const float amax = fmaxf(place[0], place[kMaxTileTokens]);
+      const float scale = e4m3_round(global_scale * __fdiv_rn(amax, 6.0F));
+      place[0] = scale == 0.0F ? 0.0F : __fdiv_rn(global_scale, scale);
+      place[kMaxTileTokens] = scale;
+    }
+    ptx::named_barrier(barrier, kWarpgroupThreads);
 #pragma unroll
     for (int block = 0; block < kGroupBlocks; ++block) {
-      const float* strips = exchange_ + strip(block) / 2 * 2 * kMaxTileTokens + first_token();
+      const float* place = exchange_ + strip(block) / 2 * 2 * kMaxTileTokens + first_token();
 #pragma unroll
-      for (int i = 0; i < N / 4; ++i) {
-        const int token = i / 2 * 8 + i % 2;
-        const float amax = fmaxf(strips[token], strips[kMaxTileTokens + token]);
-        const float scale = e4m3_round(global_scale * __fdiv_rn(amax, 6.0F));
-        const float factor = scale == 0.0F ? 0.0F : __fdiv_rn(global_scale, scale);
-        h[block][i] = e2m1_round(h[block][i] * factor) * scale;
+      for (int i = 0; i < N / 8; ++i) {
+        const float2 factor = *reinterpret_cast<const float2*>(place + i * 8);
+        const float2 scale = *reinterpret_cast<const float2*>(place + kMaxTileTokens + i * 8);
+        const float2 value = widen_pair<type>(h[block][i]);
+        h[block][i] = round_pair<type>(e2m1_round(value.x * factor.x) * scale.x, e2m1_round(value.y * factor.y) * scale.y);
       }
     }
   }
 
-  /// Groups of 128 columns are all columns of the tile. Leaves the e4m3 values.
+  /// Groups of 128 columns are all columns of the tile. Leaves the e4m3 values in FP16.
   template <int N>
-  __device__ __forceinline__ void quantize_fp8_block(const WorkTile& tile, Sums<N>& h) {
+  __device__ __forceinline__ void quantize_fp8_block(const TileSlot& tile, Hidden<N>& h) {
     share_amax<N>(h, kAllConsumers, kConsumerThreads);
     const std::int64_t groups = divide_up(args_.intermediate, kChunkDepth);
-    float* scales = args_.hidden_block_scale + first_row<N>(tile) * groups + tile.row_tile;
-#pragma unroll
-    for (int i = 0; i < N / 4; ++i) {
-      const int token = i / 2 * 8 + i % 2 + first_token();
+    float* scales = args_.hidden_block_scale + tile.first_row * groups + tile.row_tile;
+    if (threadIdx.x < N) {
       float amax = 0.0F;
 #pragma unroll
-      for (int other = 0; other < kTileWarps; ++other) amax = fmaxf(amax, exchange_[other * kMaxTileTokens + token]);
+      for (int other = 0; other < kTileStrips; ++other) {
+        amax = fmaxf(amax, exchange_[other * kMaxTileTokens + threadIdx.x]);
+      }
       const float scale = fp8_scale(amax);
-      if (threadIdx.x < 4 && token < valid_rows<N>(tile)) scales[token * groups] = scale;
+      exchange_[threadIdx.x] = scale;
+      if (static_cast<int>(threadIdx.x) < tile.valid_rows) scales[threadIdx.x * groups] = scale;
+    }
+    ptx::named_barrier(kAllConsumers, kConsumerThreads);
 #pragma unroll
-      for (int block = 0; block < kGroupBlocks; ++block) h[block][i] = e4m3_round(__fdiv_rn(h[block][i], scale));
+    for (int i = 0; i < N / 8; ++i) {
+      const float2 scale = *reinterpret_cast<const float2*>(exchange_ + i * 8 + first_token());
+#pragma unroll
+      for (int block = 0; block < kGroupBlocks; ++block) {
+        const float2 value = widen_pair<type>(h[block][i]);
+        h[block][i] = round_pair<HalfType::kFp16>(e4m3_round(__fdiv_rn(value.x, scale.x)),
+                                                  e4m3_round(__fdiv_rn(value.y, scale.y)));
+      }
     }
   }
 
@@ -611,82 +659,54 @@ class Consumer {
     return fmaxf(__fdiv_rn(amax, 448.0F), 1.401298464e-45F);
   }
 
-  /// Type of GEMM2's operand: FP8 schemes multiply in FP16 whatever the activation type.
-  static constexpr HalfType kOperandType = kWide == Wide::kBf16 ? HalfType::kBf16 : HalfType::kFp16;
-
-  /// First of the two neighbouring intermediate columns that this thread and its partner hold.
-  __device__ __forceinline__ int hidden_column(const WorkTile& tile, int block) const {
-    return block_of(tile, block) * (kBlockRows / 2) + warp() * 8 + (row_pair() & ~1);
-  }
-
+  /// As GEMM2's operand, or as rows (fp8). Lanes whose columns are neighbours swap, so that each holds two columns of one
+  /// token, the even lane of the first.
   template <int N>
-  __device__ __forceinline__ void store_hidden_operand(const WorkTile& tile, int block, const float (&h)[N / 2]) const {
-    const std::int64_t chunks = divide_up(args_.intermediate, kChunkDepth);
-    std::uint8_t* out = args_.hidden_out + first_row<N>(tile) * chunks * kOperandChunkBytes;
+  __device__ __forceinline__ void store_hidden(const TileSlot& tile, int block, const BlockHidden<N>& h) const {
+    constexpr bool kRows = kind == WeightKind::kFp8;
+    const std::int64_t row_bytes =
+        kRows ? args_.intermediate * 2 : divide_up(args_.intermediate, kChunkDepth) * kOperandChunkBytes;
     const bool odd = row_pair() % 2 != 0;
-    const int column = hidden_column(tile, block);
+    const int column = block_of(tile, block) * (kBlockRows / 2) + warp() * 8 + (row_pair() & ~1);
+    const int token = first_token() + odd;
+    const int valid = tile.valid_rows;
+    // Tokens 8 apart have the same place in the swizzle.
+    const std::int64_t step = kRows ? 8 * row_bytes : 8 * kSwizzleBytes;
+    std::uint8_t* out = args_.hidden_out + tile.first_row * row_bytes +
+                        (kRows ? token * row_bytes + column * 2 : operand_offset(N, token, column * 2));
+    if (column * 2 >= row_bytes) return;
 #pragma unroll
     for (int i = 0; i < N / 8; ++i) {
-      const std::uint32_t two = pair_columns(round_half<kOperandType>(h[i * 2]),
-                                             round_half<kOperandType>(h[i * 2 + 1]), odd);
-      const int token = i * 8 + first_token() + odd;
-      if (token < valid_rows<N>(tile) && column < chunks * kChunkDepth) {
-        *reinterpret_cast<std::uint32_t*>(out + operand_offset(N, token, column * 2)) = two;
-      }
+      // Low halves are the first token's.
+      const std::uint32_t got = __shfl_xor_sync(0xFFFFFFFF, h[i], 4);
+      const std::uint32_t two = odd ? __byte_perm(got, h[i], 0x7632) : __byte_perm(h[i], got, 0x5410);
+      if (i * 8 + token < valid) *reinterpret_cast<std::uint32_t*>(out + i * step) = two;
     }
   }
 
   template <int N>
-  __device__ __forceinline__ void store_hidden_rows(const WorkTile& tile, int block, const float (&h)[N / 2]) const {
-    auto* out = reinterpret_cast<std::uint16_t*>(args_.hidden_out) + first_row<N>(tile) * args_.intermediate;
-    const bool odd = row_pair() % 2 != 0;
-    const int column = hidden_column(tile, block);
-#pragma unroll
-    for (int i = 0; i < N / 8; ++i) {
-      const std::uint32_t two =
-          pair_columns(round_half<type>(h[i * 2]), round_half<type>(h[i * 2 + 1]), odd);
-      const int token = i * 8 + first_token() + odd;
-      if (token < valid_rows<N>(tile)) {
-        store_pair(out + token * args_.intermediate, two, column, args_.intermediate);
-      }
-    }
-  }
-
-  template <int N>
-  __device__ __forceinline__ void finish_down(const WorkTile& tile, const Sums<N>& sums) const {
+  __device__ __forceinline__ void finish_down(const TileSlot& tile, const Sums<N>& sums) const {
+    const int valid = tile.valid_rows;
+    const std::int32_t* pairs = args_.row_pair + tile.first_row;
 #pragma unroll
     for (int block = 0; block < kGroupBlocks; ++block) {
       const float scale0 = weight_scale(tile, block, 0);
       const float scale1 = weight_scale(tile, block, 1);
       const int column = block_of(tile, block) * kBlockRows + warp() * 16 + row_pair() * 2;
+      std::uint16_t* out = args_.pair_out + column;
 #pragma unroll
       for (int i = 0; i < N / 8; ++i) {
         ptx::keep_order();
 #pragma unroll
         for (int t = 0; t < 2; ++t) {
           const int token = i * 8 + first_token() + t;
-          if (token >= valid_rows<N>(tile)) continue;
-          const std::int64_t row = first_row<N>(tile) + token;
-          const float scale = token_scale(row);
-          const std::uint32_t two =
-              round_half<type>(sums[block][i * 4 + t] * (scale0 * scale)) |
-              std::uint32_t{round_half<type>(sums[block][i * 4 + 2 + t] * (scale1 * scale))} << 16;
-          const std::int64_t pair = args_.row_pair[row];
-          store_pair(args_.pair_out + pair * args_.hidden, two, column, args_.hidden);
+          if (token >= valid || column >= args_.hidden) continue;
+          const float scale = token_scale(tile.first_row + token);
+          *reinterpret_cast<std::uint32_t*>(out + pairs[token] * args_.hidden) =
+              round_pair<type>(sums[block][i * 4 + t] * (scale0 * scale), sums[block][i * 4 + 2 + t] * (scale1 * scale));
         }
       }
     }
-  }
-
-  /// Columns `column` (even) and the next of a row; rows of odd length are not aligned for one store.
-  __device__ __forceinline__ static void store_pair(std::uint16_t* row, std::uint32_t two, std::int64_t column,
-                                    std::int64_t columns) {
-    if (columns % 2 == 0) {
-      if (column < columns) *reinterpret_cast<std::uint32_t*>(row + column) = two;
-      return;
-    }
-    if (column < columns) row[column] = static_cast<std::uint16_t>(two);
-    if (column + 1 < columns) row[column + 1] = static_cast<std::uint16_t>(two >> 16);
   }
 
   static constexpr int kAllConsumers = 1;
@@ -702,10 +722,10 @@ class Consumer {
 
 template <WeightKind kind, HalfType type, Projection projection>
 __global__ void __launch_bounds__(kGemmThreads, 1) grouped_gemm(const __grid_constant__ GemmArgs args) {
-  extern __shared__ std::uint8_t shared[];
+  std::uint8_t* const shared = ptx::dynamic_shared();
   const std::uint32_t base = ptx::shared_address(shared);
   const std::uint32_t aligned = (base + 1023) / 1024 * 1024;
-  const std::uint32_t after_ring = aligned + kRingBytes / 16 * 16;
+  const std::uint32_t after_ring = aligned + kRingBytes;
   auto* exchange = reinterpret_cast<float*>(shared + (after_ring - base));
   const std::uint32_t barriers = after_ring + kExchangeBytes;
   ptx::allow_next_kernel();
@@ -715,11 +735,12 @@ __global__ void __launch_bounds__(kGemmThreads, 1) grouped_gemm(const __grid_con
   ring.data = aligned;
   ring.full = barriers;
   ring.empty = barriers + kMaxStages * 8;
+  ring.tiles = reinterpret_cast<TileSlot*>(shared + (barriers + kBarrierBytes - base));
   ring.stage_bytes = kTileBlocks * kWeightChunkBytes<kind> + args.plan->max_tile_rows * kOperandChunkBytes;
   ring.stages = min(kMaxStages, kRingBytes / ring.stage_bytes);
   if (threadIdx.x == 0) {
     for (int stage = 0; stage < ring.stages; ++stage) {
-      ptx::barrier_init(ring.full_at(stage), 1);
+      ptx::barrier_init(ring.full_at(stage), 2);
       ptx::barrier_init(ring.empty_at(stage), kConsumerWarps);
     }
     ptx::barrier_init_fence();

@@ -143,11 +143,11 @@ MOEBENCH_HOST_DEVICE constexpr int fp8_pair_offset(int thread, int group, int re
 }
 
 /// Block scales lie in device memory as unsigned E5M3, exponent biased by 22 (2^-9..448 of E4M3, subnormals normalised):
-/// shifted left by 7 that is FP16 of scale * 2^7. 0 stays 0.
+/// shifted left by 7 that is FP16 of scale * 2^7. 0 stays 0 in FP16; in BF16 it is not, but the values under it are.
 inline constexpr int kScaleExponentBias = 22;
 /// The expanded weight is the true one times this (FP16: 2^-14 from the bit pattern, 2^7 from the scale; BF16: 2^-126 and
-/// 2^118); undone in alpha.
-inline constexpr float kWideWeightUnscale[] = {128.0F, 256.0F};
+/// 2^119); undone in alpha.
+inline constexpr float kWideWeightUnscale[] = {128.0F, 128.0F};
 
 /// Offset of byte `byte` (of depth) of row `row` in an operand tile of `tile_rows` rows.
 MOEBENCH_HOST_DEVICE constexpr std::int64_t operand_offset(std::int64_t tile_rows, std::int64_t row,
@@ -155,6 +155,14 @@ MOEBENCH_HOST_DEVICE constexpr std::int64_t operand_offset(std::int64_t tile_row
   const std::int64_t chunk = byte / kSwizzleBytes;
   const std::int64_t unit = byte % kSwizzleBytes / 16;
   return (chunk * tile_rows + row) * kSwizzleBytes + (unit ^ (row % 8)) * 16 + byte % 16;
+}
+
+/// wgmma's descriptor of an operand chunk at this shared address: K-major, the 128-byte swizzle, 8-row groups 1024 bytes apart.
+MOEBENCH_HOST_DEVICE constexpr std::uint64_t operand_descriptor(std::uint32_t address) {
+  constexpr std::uint64_t kSwizzle128 = std::uint64_t{1} << 62;
+  constexpr std::uint64_t kGroupStride = std::uint64_t{1024 >> 4} << 32;
+  constexpr std::uint64_t kUnusedStride = std::uint64_t{1} << 16;
+  return kSwizzle128 | kGroupStride | kUnusedStride | ((address & 0x3FFFF) >> 4);
 }
 
 }  // namespace moebench::cuda

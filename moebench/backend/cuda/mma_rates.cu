@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "moebench/backend/cuda/device.h"
+#include "moebench/backend/cuda/layout.h"
 #include "moebench/backend/cuda/mma_rates.h"
 #include "moebench/backend/cuda/ptx.cuh"
 
@@ -61,8 +62,8 @@ __global__ void __launch_bounds__(kThreads, 1) multiply_over_and_over(float* out
   // The tensor cores read what ordinary stores wrote.
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
   __syncthreads();
-  const std::uint64_t a = ptx::operand_descriptor(aligned);
-  const std::uint64_t b = ptx::operand_descriptor(aligned + kRowsA * kRowBytes);
+  const std::uint64_t a = operand_descriptor(aligned);
+  const std::uint64_t b = operand_descriptor(aligned + kRowsA * kRowBytes);
   constexpr std::uint64_t kStep = 32 >> 4;
   float d[kSums] = {};
   for (int round = 0; round < kRounds; ++round) {

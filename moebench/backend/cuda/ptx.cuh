@@ -7,6 +7,11 @@
 
 namespace moebench::cuda::ptx {
 
+/// The launch's dynamic shared memory.
+__device__ inline std::uint8_t* dynamic_shared() {
+  extern __shared__ std::uint8_t shared[];
+  return shared;
+}
 __device__ inline std::uint32_t shared_address(const void* p) {
   return static_cast<std::uint32_t>(__cvta_generic_to_shared(p));
 }
@@ -75,6 +80,51 @@ __device__ inline uint4 load_shared_16(std::uint32_t address) {
   return v;
 }
 
+// Two 16-bit numbers of a register, the first in the low half.
+__device__ __forceinline__ std::uint32_t round_pair_fp16(float low, float high) {
+  std::uint32_t pair;
+  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+  return pair;
+}
+__device__ __forceinline__ std::uint32_t round_pair_bf16(float low, float high) {
+  std::uint32_t pair;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+  return pair;
+}
+__device__ __forceinline__ std::uint32_t max_pair_fp16(std::uint32_t a, std::uint32_t b) {
+  std::uint32_t pair;
+  asm("max.f16x2 %0, %1, %2;" : "=r"(pair) : "r"(a), "r"(b));
+  return pair;
+}
+__device__ __forceinline__ std::uint32_t max_pair_bf16(std::uint32_t a, std::uint32_t b) {
+  std::uint32_t pair;
+  asm("max.bf16x2 %0, %1, %2;" : "=r"(pair) : "r"(a), "r"(b));
+  return pair;
+}
+/// E4M3 codes, rounded to nearest even and saturating.
+__device__ __forceinline__ std::uint16_t e4m3_pair(float low, float high) {
+  std::uint16_t codes;
+  asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(codes) : "f"(high), "f"(low));
+  return codes;
+}
+/// Two E4M3 codes as FP16.
+__device__ __forceinline__ std::uint32_t e4m3_to_fp16(std::uint16_t codes) {
+  std::uint32_t pair;
+  asm("cvt.rn.f16x2.e4m3x2 %0, %1;" : "=r"(pair) : "h"(codes));
+  return pair;
+}
+/// 2^x and 1 / x to about 2^-22.
+__device__ __forceinline__ float exp2_approximate(float x) {
+  float power;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(x));
+  return power;
+}
+__device__ __forceinline__ float reciprocal_approximate(float x) {
+  float inverse;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(inverse) : "f"(x));
+  return inverse;
+}
+
 /// Barrier `id` (1..15) among `threads` threads.
 __device__ inline void named_barrier(int id, int threads) {
   asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
@@ -119,14 +169,6 @@ __device__ inline void wgmma_commit() {
 template <int kPending>
 __device__ inline void wgmma_wait() {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
-}
-
-/// Descriptor of a K-major operand in shared memory with the 128-byte swizzle; 8-row groups lie 1024 bytes apart.
-__device__ inline std::uint64_t operand_descriptor(std::uint32_t address) {
-  constexpr std::uint64_t kSwizzle128 = std::uint64_t{1} << 62;
-  constexpr std::uint64_t kGroupStride = std::uint64_t{1024 >> 4} << 32;
-  constexpr std::uint64_t kUnusedStride = std::uint64_t{1} << 16;
-  return kSwizzle128 | kGroupStride | kUnusedStride | ((address & 0x3FFFF) >> 4);
 }
 
 // wgmma m64nNk16, A (the weights) from registers, B (the tokens) from shared memory, FP32 accumulators d[N/2].
