@@ -2,6 +2,10 @@
 // scales, the codes.
 #include "moebench/backend/cuda/generate.h"
 
+#include <cuda_runtime.h>
+
+#include <utility>
+
 namespace moebench::cuda {
 namespace {
 
@@ -79,6 +83,17 @@ __global__ void __launch_bounds__(kThreads) generate_blocks(GenerateArgs args) {
   }
 }
 
+/// Nothing here overlaps with a kernel before it.
+template <typename... Parameters, typename... Arguments>
+cudaError_t launch(void (*kernel)(Parameters...), dim3 blocks, cudaStream_t stream,
+                   Arguments&&... arguments) {
+  cudaLaunchConfig_t config{};
+  config.gridDim = blocks;
+  config.blockDim = dim3(kThreads);
+  config.stream = stream;
+  return cudaLaunchKernelEx(&config, kernel, std::forward<Arguments>(arguments)...);
+}
+
 }  // namespace
 
 cudaError_t enqueue_generate(const GenerateArgs& args, cudaStream_t stream) {
@@ -94,19 +109,17 @@ cudaError_t enqueue_generate(const GenerateArgs& args, cudaStream_t stream) {
   const auto blocks_of = [experts](std::int64_t blocks) {
     return dim3(static_cast<unsigned>(blocks), experts);
   };
-  const cudaError_t error =
+  cudaError_t error =
       cudaMemsetAsync(scales, 0, static_cast<std::size_t>(count) * sizeof(float), stream);
   if (error != cudaSuccess) return error;
-  find_largest<<<blocks_of(divide_up(matrix.rows() * kWarpThreads, kThreads)), kThreads, 0,
-                 stream>>>(args);
-  find_scales<<<static_cast<unsigned>(divide_up(count, kThreads)), kThreads, 0, stream>>>(
-      scales, count, nvfp4);
-  if (nvfp4) {
-    generate_blocks<true><<<blocks_of(geometry.blocks), kThreads, 0, stream>>>(args);
-  } else {
-    generate_blocks<false><<<blocks_of(geometry.blocks), kThreads, 0, stream>>>(args);
-  }
-  return cudaGetLastError();
+  error = launch(find_largest, blocks_of(divide_up(matrix.rows() * kWarpThreads, kThreads)), stream,
+                 args);
+  if (error != cudaSuccess) return error;
+  error = launch(find_scales, dim3(static_cast<unsigned>(divide_up(count, kThreads))), stream,
+                 scales, count, nvfp4);
+  if (error != cudaSuccess) return error;
+  return launch(nvfp4 ? generate_blocks<true> : generate_blocks<false>, blocks_of(geometry.blocks),
+                stream, args);
 }
 
 }  // namespace moebench::cuda

@@ -5,6 +5,7 @@
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
+#include "moebench/backend/cuda/ptx.cuh"
 #include "moebench/backend/cuda/quantize.h"
 #include "moebench/core/dtype.h"
 
@@ -27,13 +28,7 @@ __device__ inline float widen(std::uint32_t bits) {
 
 template <ActType kType>
 __device__ inline std::uint32_t narrow_pair(float low, float high) {
-  std::uint32_t pair;
-  if constexpr (kType == ActType::kBf16) {
-    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
-  } else {
-    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
-  }
-  return pair;
+  return kType == ActType::kBf16 ? ptx::round_pair_bf16(low, high) : ptx::round_pair_fp16(low, high);
 }
 
 template <ActType kType>
@@ -95,7 +90,7 @@ __device__ inline uint4 through_fp8(const Unit& unit, const ScaleDivider& divide
   for (int i = 0; i < 4; ++i) {
     const auto codes = static_cast<std::uint16_t>(
         e4m3_codes(divide_by_scale(unit.values[2 * i]), divide_by_scale(unit.values[2 * i + 1])));
-    asm("cvt.rn.f16x2.e4m3x2 %0, %1;" : "=r"(pairs[i]) : "h"(codes));
+    pairs[i] = ptx::e4m3_to_fp16(codes);
   }
   return {pairs[0], pairs[1], pairs[2], pairs[3]};
 }

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "moebench/backend/cuda/forward_launch.h"
+#include "moebench/backend/cuda/ptx.cuh"
 #include "moebench/backend/cuda/route.h"
 
 namespace moebench::cuda {
@@ -170,8 +171,7 @@ __device__ void place_segment(const RouteArgs& args, std::int32_t* next, const E
 }
 
 __global__ void __launch_bounds__(kThreads, 1) route_kernel(RouteArgs args, int segments) {
-  extern __shared__ std::int32_t shared[];
-  std::int32_t* counts = shared;
+  auto* counts = reinterpret_cast<std::int32_t*>(ptx::dynamic_shared());
   const int experts = static_cast<int>(args.experts);
   auto* begins = reinterpret_cast<ExpertBegin*>(counts + segments * experts);
   for (int i = static_cast<int>(threadIdx.x); i < segments * experts; i += kThreads) counts[i] = 0;
