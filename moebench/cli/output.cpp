@@ -13,17 +13,24 @@
 namespace moebench::cli {
 namespace {
 
-/// --phases: a line per case, in call order.
+/// --phases: a line per case, in call order, with shares of their sum. They are timed in runs of
+/// their own: the last figure says what those runs differ from the measured ones.
 std::string phase_lines(const std::vector<CaseResult>& results) {
   constexpr double kMicroseconds = 1e6;
   std::string text;
   for (const CaseResult& result : results) {
     if (result.phases_s.empty()) continue;
     text += fmt::format("phases   {}:", result.id);
+    const double sum = phases_sum_s(result);
     for (const auto& [phase, seconds] : result.phases_s) {
-      text += fmt::format(" {} {:.1f}", phase, seconds * kMicroseconds);
+      text += fmt::format(" {} {:.1f} us ({:.1f} %),", phase, seconds * kMicroseconds,
+                          sum > 0.0 ? seconds / sum * 100 : 0.0);
     }
-    text += " us\n";
+    text += fmt::format(" sum {:.1f} us", sum * kMicroseconds);
+    if (result.median_s > 0.0) {
+      text += fmt::format(", {:+.1f} % of the median call", (sum / result.median_s - 1) * 100);
+    }
+    text += "\n";
   }
   return text;
 }

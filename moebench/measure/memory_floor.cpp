@@ -135,7 +135,7 @@ double flops_per_s(const FlopKernel& kernel, int threads) {
   return static_cast<double>(steps) * static_cast<double>(kernel.flops_per_step) * threads / best;
 }
 
-/// The widest form of each kind is the first that flop_kernels() names.
+/// The widest form of each kind is the first that flop_kernels() names: for BF16, AMX tiles.
 void measure_multiply_add(MachineRates& rates) {
   for (const FlopKernel& kernel : flop_kernels()) {
     double& rate = kernel.bf16 ? rates.bf16_flops_per_s : rates.fp32_flops_per_s;

@@ -2,6 +2,7 @@
 // file itself is compiled for the baseline.
 #include <immintrin.h>
 
+#include "moebench/core/amx_state.h"
 #include "moebench/measure/rate_kernels.h"
 
 namespace moebench {
@@ -122,6 +123,54 @@ struct Operands {
 }
 
 /// Any x86-64: SSE2 by the compiler.
+/// Four tiles of sums, each 16 x 16 x 32 multiply-adds a step: C += A * B with all values alike.
+constexpr std::int64_t kChainsAmx = 4;
+constexpr std::int64_t kAmxProducts = 16 * 16 * 32;
+
+[[gnu::target("avx512f,amx-tile,amx-bf16")]] float dot_amx(std::int64_t steps) {
+  struct alignas(64) Config {
+    std::uint8_t palette = 1;
+    std::uint8_t unused[15] = {};
+    std::uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+    std::uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+  };
+  const Config config;
+  const Operands operands;
+  alignas(64) std::uint32_t pairs[256];
+  const float rounded = operands.term + operands.term * 0x1p-9F;  // then cut to BF16
+  std::uint32_t bits = 0;
+  __builtin_memcpy(&bits, &rounded, sizeof bits);
+  for (std::uint32_t& pair : pairs) pair = (bits & 0xFFFF0000U) | bits >> 16;
+  constexpr std::int64_t kStride = 64;
+  // As in the kernels, instructions and not intrinsics: GCC 12's do not say that they read memory.
+  __asm__ volatile(
+      "ldtilecfg %0\n\ttilezero %%tmm0\n\ttilezero %%tmm1\n\ttilezero %%tmm2\n\t"
+      "tilezero %%tmm3\n\ttileloadd (%1,%2,1), %%tmm4\n\ttileloadd (%1,%2,1), %%tmm5\n\t"
+      "tileloadd (%1,%2,1), %%tmm6\n\ttileloadd (%1,%2,1), %%tmm7"
+      :
+      : "m"(config), "r"(pairs), "r"(kStride)
+      : "memory");
+  for (std::int64_t step = 0; step < steps; ++step) {
+    __asm__ volatile(
+        "tdpbf16ps %%tmm6, %%tmm4, %%tmm0\n\ttdpbf16ps %%tmm7, %%tmm4, %%tmm1\n\t"
+        "tdpbf16ps %%tmm6, %%tmm5, %%tmm2\n\ttdpbf16ps %%tmm7, %%tmm5, %%tmm3"
+        :
+        :);
+  }
+  alignas(64) float sums[kChainsAmx][256];
+  __asm__ volatile(
+      "tilestored %%tmm0, (%0,%4,1)\n\ttilestored %%tmm1, (%1,%4,1)\n\t"
+      "tilestored %%tmm2, (%2,%4,1)\n\ttilestored %%tmm3, (%3,%4,1)\n\ttilerelease"
+      :
+      : "r"(sums[0]), "r"(sums[1]), "r"(sums[2]), "r"(sums[3]), "r"(kStride)
+      : "memory");
+  float total = 0.0F;
+  for (const auto& tile : sums) {
+    for (const float sum : tile) total += sum;
+  }
+  return total;
+}
+
 std::uint64_t sum_baseline(const std::uint64_t* words, std::int64_t bytes) {
   std::uint64_t sums[4] = {};
   for (std::int64_t i = 0; i < bytes / 8; i += 4) {
@@ -147,6 +196,10 @@ float multiply_add_baseline(std::int64_t steps) {
 
 bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
 bool has_avx512() { return __builtin_cpu_supports("avx512f"); }
+bool has_amx() {
+  return has_avx512() && __builtin_cpu_supports("amx-tile") && __builtin_cpu_supports("amx-bf16") &&
+         request_amx_tiles();
+}
 bool has_avx512_bf16() { return has_avx512() && __builtin_cpu_supports("avx512bf16"); }
 
 }  // namespace
@@ -170,6 +223,8 @@ std::vector<ReadKernel> read_kernels() {
 std::vector<FlopKernel> flop_kernels() {
   constexpr std::int64_t kMultiplyAdd = 2;
   std::vector<FlopKernel> kernels;
+  if (has_amx())
+    kernels.push_back({"amx", true, kMultiplyAdd * kAmxProducts * kChainsAmx, dot_amx});
   if (has_avx512_bf16()) {
     kernels.push_back({"avx512_bf16", true, kMultiplyAdd * 32 * kChainsAvx512, dot_bf16_avx512});
   }

@@ -18,9 +18,9 @@ struct Column {
   bool left;
 };
 constexpr Column kColumns[] = {
-    {"tokens", false},  {"kernel", true},    {"median", false},   {"95 % interval", false},
-    {"active", false},  {"GB", false},       {"GB/s", false},     {"floor", false},
-    {"TFLOP/s", false}, {"tokens/s", false}, {"speed-up", false}, {"verdict", true},
+    {"tokens", false}, {"kernel", true},    {"median", false},   {"95 % interval", false},
+    {"active", false}, {"GB/s", false},     {"floor", false},    {"TFLOP/s", false},
+    {"peak", false},   {"tokens/s", false}, {"speed-up", false}, {"verdict", true},
 };
 constexpr std::size_t kColumnCount = std::size(kColumns);
 using Cells = std::vector<std::string>;
@@ -85,10 +85,10 @@ Cells cells_of(const CaseResult& r) {
   cells.push_back(time_text(r.median_s));
   cells.push_back(interval_text(r.ci_low_s, r.ci_high_s));
   cells.push_back(fmt::format("{}/{}", r.active_experts, r.num_experts));
-  cells.push_back(fmt::format("{:.2f}", bytes / kGiga));
   cells.push_back(timed ? fmt::format("{:.1f}", bytes / r.median_s / kGiga) : "");
   cells.push_back(timed && r.floor_s > 0.0 ? percent_text(r.floor_s / r.median_s) : "");
   cells.push_back(timed ? fmt::format("{:.3f}", r.flops / r.median_s / kTera) : "");
+  cells.push_back(timed && r.peak_s > 0.0 ? percent_text(r.peak_s / r.median_s) : "");
   cells.push_back(timed ? fmt::format("{:.0f}", tokens / r.median_s) : "");
   cells.push_back(speedup_text(r));
   cells.push_back(verdict_text(r));
@@ -201,10 +201,14 @@ std::string render_facts(std::span<const CaseResult> results) {
   std::string out;
   for (const auto& [name, rows] : groups) out += name + "\n" + aligned(rows) + "\n";
   if (!groups.empty()) {
-    out += "active: experts with a token, of all; GB: their weights.\n";
+    out += "active: experts with a token, of all; GB/s: their weights over the median.\n";
     out +=
-        "floor: the time to read those at this machine's measured read rate, over the median; "
+        "floor: the time to read those weights at this machine's measured read rate, over the "
+        "median; "
         "above 100 % they came from a cache.\n";
+    out +=
+        "peak: the time of its multiply-adds at this machine's measured peak (BF16 or FP32), over "
+        "the median; integers and FP8 may pass 100 %.\n";
     out += "verdict: token rows checked of all, and the largest relative error of a row.\n";
     std::vector<std::string> baselines;
     for (const CaseResult& r : results) {

@@ -16,4 +16,10 @@ const char* name_of(Status status) {
   return "unknown";
 }
 
+double phases_sum_s(const CaseResult& result) {
+  double sum = 0.0;
+  for (const auto& [phase, seconds] : result.phases_s) sum += seconds;
+  return sum;
+}
+
 }  // namespace moebench

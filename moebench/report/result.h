@@ -39,6 +39,7 @@ struct CaseResult {
                weight_bytes = 0;  ///< weight_bytes: of the active experts
   double floor_s = 0;             ///< weight_bytes / measured read rate
   double flops = 0;
+  double peak_s = 0;  ///< flops / measured peak of multiply-adds; 0 where that is not known
   double speedup = 0, speedup_low = 0,
          speedup_high = 0;  ///< over the baseline; 0 where there is none
   std::string baseline;
@@ -55,6 +56,9 @@ struct CaseResult {
   std::string reason;  ///< why skipped, failed or error: one line
   std::string repro;   ///< one command line that runs this case again
 };
+
+/// Of all phases; 0 without any.
+[[nodiscard]] double phases_sum_s(const CaseResult& result);
 
 /// A whole run: what `--format json` prints.
 struct RunReport {

@@ -20,6 +20,7 @@ enum class FieldKind : std::uint8_t {
   kSpeedup,   ///< null without a baseline
   kSensed,    ///< null unless a device's sensors were read; files of before may lack it
   kLater,     ///< exists for every case; files of before may lack it
+  kPeak,      ///< null unless the case was timed and the peak is known; files of before may lack it
 };
 
 template <typename Result, typename Visit>
@@ -65,6 +66,7 @@ void for_each_field(Result& r, const Visit& visit) {
   visit("weight_bytes", r.weight_bytes, kCounted);
   visit("flops", r.flops, kCounted);
   visit("floor_s", r.floor_s, kMeasured);
+  visit("peak_s", r.peak_s, kPeak);
   visit("baseline", r.baseline, kAlways);
   visit("speedup", r.speedup, kSpeedup);
   visit("speedup_low", r.speedup_low, kSpeedup);
@@ -91,6 +93,8 @@ bool exists(const CaseResult& result, FieldKind kind) {
       return result.active_experts > 0 || !result.samples_s.empty();
     case FieldKind::kMeasured:
       return !result.samples_s.empty();
+    case FieldKind::kPeak:
+      return !result.samples_s.empty() && result.peak_s > 0.0;
     case FieldKind::kVerified:
       return result.verdict == "pass" || result.verdict == "fail";
     case FieldKind::kSpeedup:
@@ -183,6 +187,17 @@ void from_value(const Json& value, Phases& out, std::string_view where, const ch
   }
 }
 
+/// What follows from phases_s; not read back.
+void add_phase_sums(Json& object, const CaseResult& result) {
+  const double sum = phases_sum_s(result);
+  Json shares = Json::object();
+  for (const auto& [name, seconds] : result.phases_s) shares[name] = number(seconds / sum);
+  object["phases_share"] = std::move(shares);
+  object["phases_sum_s"] = result.phases_s.empty() ? Json(nullptr) : number(sum);
+  object["phases_difference_s"] =
+      result.phases_s.empty() ? Json(nullptr) : number(sum - result.median_s);
+}
+
 }  // namespace
 
 Json json_of(const CaseResult& result) {
@@ -191,6 +206,7 @@ Json json_of(const CaseResult& result) {
   for_each_field(result, [&](const char* key, const auto& member, FieldKind kind) {
     object[key] = exists(result, kind) ? to_value(member) : Json(nullptr);
   });
+  add_phase_sums(object, result);
   object["samples"] = result.samples_s.size();
   return object;
 }
@@ -255,7 +271,9 @@ CaseResult result_from_json(const Json& object, std::string_view where) {
   for_each_field(result, [&](const char* key, auto& member, FieldKind kind) {
     const auto value = object.find(key);
     if (value == object.end()) {
-      if (kind == FieldKind::kSensed || kind == FieldKind::kLater) return;
+      if (kind == FieldKind::kSensed || kind == FieldKind::kLater || kind == FieldKind::kPeak) {
+        return;
+      }
       fail(ErrorCode::kBadInput,
            "{}: field '{}' is missing; the file is damaged or not a result of this tool", where,
            key);

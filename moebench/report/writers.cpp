@@ -104,7 +104,7 @@ std::string to_csv(const RunReport& report) {
   std::string out;
   const Json columns = json_of(CaseResult{});
   const auto in_table = [](const std::string& key) {
-    return key != "samples_s" && key != "phases_s";
+    return key != "samples_s" && key != "phases_s" && key != "phases_share";
   };
   std::string separator;
   for (const auto& [key, unused] : columns.items()) {

@@ -202,6 +202,12 @@ TEST(RunOutput, PhasesAddUpToAboutTheWhole) {
   // The phases are the call; a busy machine stretches one run against another.
   EXPECT_GT(sum, result["median_s"].get<double>() / 20);
   EXPECT_LT(sum, result["median_s"].get<double>() * 20);
+  double shares = 0.0;
+  for (const Json& share : result["phases_share"]) shares += share.get<double>();
+  EXPECT_NEAR(shares, 1.0, 1e-9);
+  EXPECT_DOUBLE_EQ(result["phases_sum_s"].get<double>(), sum);
+  EXPECT_DOUBLE_EQ(result["phases_difference_s"].get<double>(),
+                   sum - result["median_s"].get<double>());
 }
 
 TEST(RunOutput, RotateAndColdRunVerified) {

@@ -18,12 +18,14 @@ TEST(FactsTable, ShowsBandwidthFloorAndVerdict) {
   r.weight_bytes = 50'000'000;
   r.floor_s = 1.5e-3;
   r.flops = 4e9;
+  r.peak_s = 0.5e-3;
   r.baseline = "triton_moe";
   const std::string text = render_facts(std::vector{r});
   EXPECT_THAT(text, HasSubstr("2.00 ms"));
   EXPECT_THAT(text, HasSubstr("25.0"));          // GB/s
   EXPECT_THAT(text, HasSubstr("75 %"));          // of the floor
   EXPECT_THAT(text, HasSubstr("2.000"));         // TFLOP/s
+  EXPECT_THAT(text, HasSubstr("25 %"));          // of the peak
   EXPECT_THAT(text, HasSubstr("6/8"));           // active experts
   EXPECT_THAT(text, HasSubstr("1.10..333 ms"));  // the interval in one unit
   EXPECT_THAT(text, HasSubstr("1.25 (1.20..1.30)"));
@@ -64,7 +66,7 @@ TEST(FactsTable, FitsIn160Columns) {
 TEST(FactsTable, LeavesCellsWithoutANumberEmpty) {
   CaseResult r = test::timed_result();
   r.samples_s = {0.0, 0.0};
-  r.median_s = r.iqr_s = r.ci_low_s = r.ci_high_s = r.speedup = r.floor_s = 0.0;
+  r.median_s = r.iqr_s = r.ci_low_s = r.ci_high_s = r.speedup = r.floor_s = r.peak_s = 0.0;
   const std::string text = render_facts(std::vector{r});
   EXPECT_THAT(text, Not(HasSubstr("nan")));
   EXPECT_THAT(text, Not(HasSubstr("inf")));

@@ -97,6 +97,7 @@ TEST(JsonLine, RoundTripsEveryField) {
   const CaseResult back = result_from_json_line(result_to_json_line(test::timed_result()));
   EXPECT_EQ(back.samples_s, test::timed_result().samples_s);
   EXPECT_EQ(back.phases_s, test::timed_result().phases_s);
+  EXPECT_EQ(back.peak_s, test::timed_result().peak_s);
   EXPECT_EQ(back.status, Status::kOk);
 }
 
