@@ -38,6 +38,12 @@ endforeach()
 if(MOEBENCH_SANITIZE)
   # Fully unrolled register code: with every load and operation instrumented at -O2, one file takes minutes to compile.
   # Bounds (ASan) and races (TSan) are still seen; undefined behaviour is looked for in everything around the kernels.
+  # Every register is a captured local, so a scope check on each (use-after-scope) costs most: avx512.cpp compiles in 21 s
+  # without it, in 181 s with it (g++ 12, Zen 4).
+  set(isa_sanitizer_flags -O1 -fno-sanitize=undefined)
+  if(MOEBENCH_SANITIZE MATCHES "address")
+    list(APPEND isa_sanitizer_flags -fno-sanitize-address-use-after-scope)
+  endif()
   list(TRANSFORM MOEBENCH_X86_ISAS REPLACE "(.+)" "cpu/\\1.cpp" OUTPUT_VARIABLE isa_files)
-  set_property(SOURCE cpu/portable.cpp ${isa_files} APPEND PROPERTY COMPILE_OPTIONS -O1 -fno-sanitize=undefined)
+  set_property(SOURCE cpu/portable.cpp ${isa_files} APPEND PROPERTY COMPILE_OPTIONS ${isa_sanitizer_flags})
 endif()
