@@ -81,8 +81,8 @@ TEST_P(ApiForward, SameSizesWithOtherTokensGiveOtherAnswers) {
   MoeLayer packed = layer.make({.act = GetParam().act});
   const std::vector<std::uint16_t> before = layer.run(packed);
   CallerLayer other = layer;
-  std::ranges::rotate(other.source.problem.routing.topk_ids,
-                      other.source.problem.routing.topk_ids.begin() + kShape.topk);
+  std::vector<std::int32_t>& ids = other.source.problem.routing.topk_ids;
+  std::rotate(ids.begin(), ids.begin() + kShape.topk, ids.end());
   EXPECT_NE(other.run(packed), before);
   EXPECT_EQ(layer.run(packed), before);
 }
