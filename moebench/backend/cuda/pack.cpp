@@ -12,7 +12,6 @@
 namespace moebench::cuda {
 namespace {
 
-constexpr int kThreads = 128;
 constexpr int kRegisters = 4;
 constexpr int kGroups = kChunkDepth / kScaleGroup;
 
