@@ -40,8 +40,8 @@ struct WeightSource {
   /// One row of the weights before quantisation (w1 row r < 2N, w2 row r < K), for the format
   /// error; empty where only the quantised form exists (a caller's buffers).
   std::function<void(std::int64_t expert, bool down, std::int64_t row, float* out)> unquantized_row;
-  /// Set where the source is synthetic_weights() of this seed and nothing else: who packs from it may
-  /// as well make the weights himself.
+  /// Set where the source is synthetic_weights() of this seed and nothing else: who packs from it
+  /// may as well make the weights himself.
   std::optional<std::uint64_t> synthetic_seed = std::nullopt;
 };
 

@@ -190,7 +190,7 @@ TEST(RunOutput, ProfileMakesOneCallAndSaysSo) {
   EXPECT_TRUE(result["noisy"].get<bool>());
 }
 
-TEST(RunOutput, PhasesAddUpToAboutTheWhole) {
+TEST(RunOutput, PhasesHaveSharesASumAndItsDifferenceToTheWhole) {
   const CommandResult run = run_command(
       small_run({"--batch-sizes", "4", "--schemes", "nvfp4", "--phases", "-o", "jsonl"}));
   ASSERT_EQ(run.exit_code, 0) << run.err;
@@ -199,9 +199,7 @@ TEST(RunOutput, PhasesAddUpToAboutTheWhole) {
   EXPECT_FALSE(result["phases_s"].empty());
   double sum = 0.0;
   for (const Json& seconds : result["phases_s"]) sum += seconds.get<double>();
-  // The phases are the call; a busy machine stretches one run against another.
-  EXPECT_GT(sum, result["median_s"].get<double>() / 20);
-  EXPECT_LT(sum, result["median_s"].get<double>() * 20);
+  EXPECT_GT(sum, 0.0);
   double shares = 0.0;
   for (const Json& share : result["phases_share"]) shares += share.get<double>();
   EXPECT_NEAR(shares, 1.0, 1e-9);

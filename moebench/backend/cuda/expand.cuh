@@ -12,7 +12,8 @@ namespace moebench::cuda {
 /// 16-column groups of a chunk.
 inline constexpr int kChunkGroups = kChunkDepth / kScaleGroup;
 
-/// Bytes 0 and 2 (kOdd: 1 and 3) of a word of E5M3 scales as 16-bit numbers: times 2^7 in FP16, times 2^119 in BF16.
+/// Bytes 0 and 2 (kOdd: 1 and 3) of a word of E5M3 scales as 16-bit numbers: times 2^7 in FP16,
+/// times 2^119 in BF16.
 template <Wide wide, bool kOdd>
 __device__ __forceinline__ std::uint32_t widen_scales(std::uint32_t word) {
   if constexpr (wide == Wide::kFp16) return (kOdd ? word >> 1 : word << 7) & 0x7F807F80;
@@ -20,7 +21,8 @@ __device__ __forceinline__ std::uint32_t widen_scales(std::uint32_t word) {
 }
 /// One half of a pair twice: the multiplication takes it as an operand modifier.
 template <Wide wide>
-__device__ __forceinline__ std::uint32_t multiply_by_half(std::uint32_t a, std::uint32_t b, bool high) {
+__device__ __forceinline__ std::uint32_t multiply_by_half(std::uint32_t a, std::uint32_t b,
+                                                          bool high) {
   if constexpr (wide == Wide::kFp16) {
     const auto& x = *reinterpret_cast<const __half2*>(&a);
     const auto& y = *reinterpret_cast<const __half2*>(&b);
@@ -34,9 +36,11 @@ __device__ __forceinline__ std::uint32_t multiply_by_half(std::uint32_t a, std::
   }
 }
 
-/// The 8 values of a word times the scales of the thread's two rows, the high or low half of each pair of scales.
+/// The 8 values of a word times the scales of the thread's two rows, the high or low half of each
+/// pair of scales.
 template <Wide wide>
-__device__ __forceinline__ void expand_nvfp4(std::uint32_t word, std::uint32_t scales0, std::uint32_t scales1, bool high,
+__device__ __forceinline__ void expand_nvfp4(std::uint32_t word, std::uint32_t scales0,
+                                             std::uint32_t scales1, bool high,
                                              std::uint32_t (&a)[4]) {
   constexpr std::uint32_t kSigns = 0x80008000;
   if constexpr (wide == Wide::kFp16) {
@@ -58,7 +62,8 @@ __device__ __forceinline__ void expand_nvfp4(std::uint32_t word, std::uint32_t s
   a[3] = multiply_by_half<wide>(a[3], scales1, high);
 }
 
-__device__ __forceinline__ void expand_fp8(std::uint32_t low, std::uint32_t high, std::uint32_t (&a)[4]) {
+__device__ __forceinline__ void expand_fp8(std::uint32_t low, std::uint32_t high,
+                                           std::uint32_t (&a)[4]) {
   a[0] = ptx::e4m3_to_fp16(static_cast<std::uint16_t>(low));
   a[1] = ptx::e4m3_to_fp16(static_cast<std::uint16_t>(low >> 16));
   a[2] = ptx::e4m3_to_fp16(static_cast<std::uint16_t>(high));
@@ -74,7 +79,8 @@ class ChunkReader<WeightKind::kNvfp4, wide> {
  public:
   __device__ __forceinline__ ChunkReader(std::uint32_t chunk, int thread)
       : values_(chunk + thread * 16),
-        scales_(ptx::load_shared_16(chunk + kNvfp4ValueBytes + thread / 32 * 128 + thread % 32 / 4 * 16)),
+        scales_(ptx::load_shared_16(chunk + kNvfp4ValueBytes + thread / 32 * 128 +
+                                    thread % 32 / 4 * 16)),
         words_(ptx::load_shared_16(values_)) {}
   /// Fragments of the groups kFirst .. kFirst + kCount - 1; kCount 2 or 4.
   template <int kFirst, int kCount>
@@ -86,7 +92,8 @@ class ChunkReader<WeightKind::kNvfp4, wide> {
       expand_one<kFirst + 3>(a[3]);
     }
     // The second half is asked for as soon as the registers of the first are free.
-    if constexpr (kFirst + kCount == kChunkGroups / 2) words_ = ptx::load_shared_16(values_ + kNvfp4ValueBytes / 2);
+    if constexpr (kFirst + kCount == kChunkGroups / 2)
+      words_ = ptx::load_shared_16(values_ + kNvfp4ValueBytes / 2);
   }
 
  private:
@@ -100,8 +107,8 @@ class ChunkReader<WeightKind::kNvfp4, wide> {
                                : kGroup % 4 == 1 ? words_.y
                                : kGroup % 4 == 2 ? words_.z
                                                  : words_.w;
-    expand_nvfp4<wide>(word, widen_scales<wide, false>(scale_word), widen_scales<wide, true>(scale_word),
-                       kGroup % 2 != 0, a);
+    expand_nvfp4<wide>(word, widen_scales<wide, false>(scale_word),
+                       widen_scales<wide, true>(scale_word), kGroup % 2 != 0, a);
   }
   std::uint32_t values_;
   uint4 scales_;
@@ -111,7 +118,8 @@ class ChunkReader<WeightKind::kNvfp4, wide> {
 template <>
 class ChunkReader<WeightKind::kFp8, Wide::kFp16> {
  public:
-  __device__ __forceinline__ ChunkReader(std::uint32_t chunk, int thread) : codes_(chunk + thread * 16) {}
+  __device__ __forceinline__ ChunkReader(std::uint32_t chunk, int thread)
+      : codes_(chunk + thread * 16) {}
   template <int kFirst, int kCount>
   __device__ __forceinline__ void expand(std::uint32_t (&a)[kCount][4]) {
 #pragma unroll
@@ -126,7 +134,8 @@ class ChunkReader<WeightKind::kFp8, Wide::kFp16> {
   std::uint32_t codes_;
 };
 template <>
-class ChunkReader<WeightKind::kFp8Block, Wide::kFp16> : public ChunkReader<WeightKind::kFp8, Wide::kFp16> {
+class ChunkReader<WeightKind::kFp8Block, Wide::kFp16>
+    : public ChunkReader<WeightKind::kFp8, Wide::kFp16> {
  public:
   using ChunkReader<WeightKind::kFp8, Wide::kFp16>::ChunkReader;
 };

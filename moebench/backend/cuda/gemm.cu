@@ -4,8 +4,8 @@
 
 namespace moebench::cuda {
 
-cudaError_t enqueue_gemm(WeightKind kind, Projection projection, HalfType type, const GemmArgs& args,
-                         cudaStream_t stream) {
+cudaError_t enqueue_gemm(WeightKind kind, Projection projection, HalfType type,
+                         const GemmArgs& args, cudaStream_t stream) {
   switch (kind) {
     case WeightKind::kNvfp4:
       return enqueue_nvfp4_gemm(projection, type, args, stream);

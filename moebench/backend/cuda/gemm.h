@@ -1,5 +1,5 @@
-// The grouped GEMMs of the layer on sm_90a: persistent, the work split evenly over the multiprocessors down to a chunk of
-// depth (stream-K), every answer the same bits from run to run.
+// The grouped GEMMs of the layer on sm_90a: persistent, the work split evenly over the
+// multiprocessors down to a chunk of depth (stream-K), every answer the same bits from run to run.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -13,35 +13,39 @@ enum class HalfType : std::uint8_t { kFp16, kBf16 };
 
 /// What GEMM1 does with h = half(silu(gate) * up).
 enum class HiddenOutput : std::uint8_t {
-  kWide,       ///< 16-bit operand of GEMM2 (nvfp4-w4a16)
-  kNvfp4,      ///< quantised to NVFP4, then the exact products e2m1 * scale as 16-bit operand of GEMM2 (nvfp4)
-  kRows,       ///< 16 bits, [padded rows][intermediate], for a quantising pass (fp8)
-  kFp8Block,   ///< quantised 1x128, then FP16 of the e4m3 codes as operand of GEMM2, with their scales (fp8-block)
+  kWide,   ///< 16-bit operand of GEMM2 (nvfp4-w4a16)
+  kNvfp4,  ///< quantised to NVFP4, then the exact products e2m1 * scale as 16-bit operand of GEMM2
+           ///< (nvfp4)
+  kRows,   ///< 16 bits, [padded rows][intermediate], for a quantising pass (fp8)
+  kFp8Block,  ///< quantised 1x128, then FP16 of the e4m3 codes as operand of GEMM2, with their
+              ///< scales (fp8-block)
 };
 
 struct GemmArgs {
   // Work
-  const PlanHeader* plan;       ///< device
-  const ExpertTiles* entries;   ///< device
-  MatrixGeometry geometry;      ///< of this matrix
+  const PlanHeader* plan;      ///< device
+  const ExpertTiles* entries;  ///< device
+  MatrixGeometry geometry;     ///< of this matrix
   std::int64_t hidden, intermediate;
   // Operands
   const std::uint8_t* weights;  ///< [E][geometry.expert_bytes()]
   const std::uint8_t* operand;  ///< tiles: an expert's begin at first_row * operand row bytes
   // acc * weight_scale * token_scale, in FP32, is what is rounded to 16 bits
-  const float* weight_scale;  ///< [E], or per channel [E][2N or K] in canonical row order, or blocks (fp8-block):
-                              ///< [E][ceil(rows/128)][chunks]
+  const float* weight_scale;  ///< [E], or per channel [E][2N or K] in canonical row order, or
+                              ///< blocks (fp8-block): [E][ceil(rows/128)][chunks]
   bool per_channel;
-  const float* token_scale;  ///< [1] (fp8 per tensor), [padded rows] (per token), blocks: [padded rows][chunks]; null = 1
+  const float* token_scale;  ///< [1] (fp8 per tensor), [padded rows] (per token), blocks: [padded
+                             ///< rows][chunks]; null = 1
   bool per_token;
   // GEMM1's output
   HiddenOutput hidden_output;
-  std::uint8_t* hidden_out;       ///< operand of GEMM2, or rows (kRows)
+  std::uint8_t* hidden_out;          ///< operand of GEMM2, or rows (kRows)
   const float* hidden_global_scale;  ///< kNvfp4: [E], a2's
-  float* hidden_block_scale;      ///< kFp8Block: [padded rows][chunks of GEMM2], multiplier
+  float* hidden_block_scale;         ///< kFp8Block: [padded rows][chunks of GEMM2], multiplier
   // GEMM2's output: c2 [pairs][hidden], 16 bits
   std::uint16_t* pair_out;
-  const std::int32_t* row_pair;  ///< [padded rows] -> pair; read for rows below an entry's `rows` only
+  const std::int32_t*
+      row_pair;  ///< [padded rows] -> pair; read for rows below an entry's `rows` only
   // Split tiles
   float* partial;         ///< [grid][256 * kMaxTileTokens], see gemm_workspace_bytes
   std::int32_t* arrived;  ///< [grid], zero before the first launch; left zero
@@ -53,14 +57,16 @@ constexpr std::int64_t gemm_workspace_bytes(int grid) {
   return std::int64_t{grid} * kTileBlocks * kBlockRows * kMaxTileTokens * 4;
 }
 
-/// What the weights are and what they are expanded to. FP8 activations are FP16 operands that hold the e4m3 values.
+/// What the weights are and what they are expanded to. FP8 activations are FP16 operands that hold
+/// the e4m3 values.
 enum class WeightKind : std::uint8_t { kNvfp4, kFp8, kFp8Block };
 
-/// Enqueues one GEMM. It is launched with programmatic stream serialisation: weights are prefetched while the kernel before
-/// still runs, whose results (operand, scales) are read after it has ended. `plan` and `entries` are read before that: they
-/// must come from an earlier kernel, which the one directly before has waited for before it let this one start.
-/// `type`: of h, c2 and (kNvfp4) of the operands.
-cudaError_t enqueue_gemm(WeightKind kind, Projection projection, HalfType type, const GemmArgs& args,
-                         cudaStream_t stream);
+/// Enqueues one GEMM. It is launched with programmatic stream serialisation: weights are prefetched
+/// while the kernel before still runs, whose results (operand, scales) are read after it has ended.
+/// `plan` and `entries` are read before that: they must come from an earlier kernel, which the one
+/// directly before has waited for before it let this one start. `type`: of h, c2 and (kNvfp4) of
+/// the operands.
+cudaError_t enqueue_gemm(WeightKind kind, Projection projection, HalfType type,
+                         const GemmArgs& args, cudaStream_t stream);
 
 }  // namespace moebench::cuda

@@ -23,7 +23,8 @@ inline constexpr int kMaxStages = 12;
 inline constexpr int kConsumerRegisters = 240;
 inline constexpr int kProducerRegisters = 24;
 
-/// Shared memory: the ring, aligned to the swizzle's 1024 bytes, then what consumers exchange, then barriers.
+/// Shared memory: the ring, aligned to the swizzle's 1024 bytes, then what consumers exchange, then
+/// barriers.
 inline constexpr int kSharedBytes = 227 * 1024;
 inline constexpr int kExchangeBytes = kTileStrips * kMaxTileTokens * 4;
 inline constexpr int kBarrierBytes = 2 * kMaxStages * 8;
@@ -33,17 +34,21 @@ static_assert(kTileSlots > kMaxStages);
 struct TileSlot;
 inline constexpr int kTileSlotBytes = 32;
 inline constexpr int kRingBytes =
-    (kSharedBytes - 1024 - kExchangeBytes - kBarrierBytes - kTileSlots * kTileSlotBytes) / 1024 * 1024;
+    (kSharedBytes - 1024 - kExchangeBytes - kBarrierBytes - kTileSlots * kTileSlotBytes) / 1024 *
+    1024;
 
 template <WeightKind kind>
-inline constexpr int kWeightChunkBytes = kind == WeightKind::kNvfp4 ? kNvfp4ChunkBytes : kFp8ChunkBytes;
+inline constexpr int kWeightChunkBytes =
+    kind == WeightKind::kNvfp4 ? kNvfp4ChunkBytes : kFp8ChunkBytes;
 template <WeightKind kind>
-inline constexpr int kMaxRows = kind == WeightKind::kFp8Block ? kMaxBlockScaledTileTokens : kMaxTileTokens;
+inline constexpr int kMaxRows =
+    kind == WeightKind::kFp8Block ? kMaxBlockScaledTileTokens : kMaxTileTokens;
 
 /// Bytes of a token's row in an operand per chunk of 128 columns.
 inline constexpr int kOperandChunkBytes = kChunkDepth * 2;
 
-/// One tile of work of a thread block: 256 weight rows x tile_rows tokens over chunks [first, last).
+/// One tile of work of a thread block: 256 weight rows x tile_rows tokens over chunks [first,
+/// last).
 struct WorkTile {
   ExpertTiles entry;
   int row_tile;
@@ -104,7 +109,8 @@ class WorkList {
   WorkTile at_{};
 };
 
-/// What consumers need to know of a tile; left in shared memory by the producer, who alone walks through the work.
+/// What consumers need to know of a tile; left in shared memory by the producer, who alone walks
+/// through the work.
 struct TileSlot {
   std::int32_t chunks;  ///< to multiply; 0: there is no more work
   std::int32_t first_chunk;
@@ -130,8 +136,8 @@ struct RingPosition {
 };
 
 struct Ring {
-  std::uint32_t data;   ///< shared address
-  std::uint32_t full;   ///< barriers
+  std::uint32_t data;  ///< shared address
+  std::uint32_t full;  ///< barriers
   std::uint32_t empty;
   TileSlot* tiles;
   int stages;
@@ -151,17 +157,22 @@ template <WeightKind kind>
 class Producer {
  public:
   __device__ Producer(const GemmArgs& args, const Ring& ring)
-      : args_(args), ring_(ring), once_(ptx::policy_evict_first()), again_(ptx::policy_evict_normal()) {}
+      : args_(args),
+        ring_(ring),
+        once_(ptx::policy_evict_first()),
+        again_(ptx::policy_evict_normal()) {}
 
   /// One thread does all of this.
   __device__ void run() {
-    // Weights depend on no kernel before this one: the ring is filled with them while that one may still run.
+    // Weights depend on no kernel before this one: the ring is filled with them while that one may
+    // still run.
     WorkList ahead(args_, blockIdx.x);
     WorkTile tile;
     RingPosition at;
     int filled = 0;
     while (filled < ring_.stages && ahead.next(tile)) {
-      for (int chunk = tile.first_chunk; chunk < tile.last_chunk && filled < ring_.stages; ++chunk, ++filled) {
+      for (int chunk = tile.first_chunk; chunk < tile.last_chunk && filled < ring_.stages;
+           ++chunk, ++filled) {
         load_weights(tile, chunk, at.stage);
         at.advance(ring_.stages);
       }
@@ -237,7 +248,8 @@ class Producer {
 
 template <HalfType type>
 __device__ __forceinline__ std::uint32_t round_pair(float low, float high) {
-  return type == HalfType::kFp16 ? ptx::round_pair_fp16(low, high) : ptx::round_pair_bf16(low, high);
+  return type == HalfType::kFp16 ? ptx::round_pair_fp16(low, high)
+                                 : ptx::round_pair_bf16(low, high);
 }
 template <HalfType type>
 __device__ __forceinline__ float2 widen_pair(std::uint32_t pair) {
@@ -260,8 +272,8 @@ __device__ __forceinline__ float e4m3_round(float x) {
   return __half2float(__ushort_as_half(static_cast<std::uint16_t>(pair)));
 }
 
-/// Nearest E2M1 value, ties to the even code, saturating at 6. Adding 2^22 times the power of two below rounds to one
-/// mantissa bit; below 1 the step stays that of 1.
+/// Nearest E2M1 value, ties to the even code, saturating at 6. Adding 2^22 times the power of two
+/// below rounds to one mantissa bit; below 1 the step stays that of 1.
 __device__ __forceinline__ float e2m1_round(float x) {
   constexpr std::uint32_t kExponent = 0x7F800000;
   const float t = fminf(fabsf(x), 6.0F);
@@ -269,7 +281,8 @@ __device__ __forceinline__ float e2m1_round(float x) {
   return copysignf(__fsub_rn(__fadd_rn(t, power), power), x);
 }
 
-/// x / (1 + e^-x) to a few units in the last place of FP32, far inside what the order of accumulation moves.
+/// x / (1 + e^-x) to a few units in the last place of FP32, far inside what the order of
+/// accumulation moves.
 __device__ __forceinline__ float silu(float x) {
   constexpr float kLog2E = 1.4426950408889634F;
   return x * ptx::reciprocal_approximate(1.0F + ptx::exp2_approximate(-x * kLog2E));
@@ -278,7 +291,8 @@ __device__ __forceinline__ float silu(float x) {
 template <WeightKind kind, HalfType type, Projection projection>
 class Consumer {
  public:
-  static constexpr Wide kWide = kind == WeightKind::kNvfp4 && type == HalfType::kBf16 ? Wide::kBf16 : Wide::kFp16;
+  static constexpr Wide kWide =
+      kind == WeightKind::kNvfp4 && type == HalfType::kBf16 ? Wide::kBf16 : Wide::kFp16;
 
   __device__ __forceinline__ Consumer(const GemmArgs& args, const Ring& ring, float* exchange)
       : args_(args),
@@ -293,7 +307,8 @@ class Consumer {
       ptx::barrier_wait(ring_.full_at(at_.stage), at_.phase);
       const TileSlot& tile = ring_.tiles[number % kTileSlots];
       if (tile.chunks == 0) return;
-      // One if after the other, and converged before: with a switch, or an else, ptxas sees registers for all sizes at once.
+      // One if after the other, and converged before: with a switch, or an else, ptxas sees
+      // registers for all sizes at once.
       __syncwarp();
       const int rows = tile.tile_rows;
       if (rows == 8) multiply_tile<8>(tile);
@@ -310,8 +325,8 @@ class Consumer {
   }
 
  private:
-  /// Sums of one block: [i * 4 + {0, 1}] the thread's lower row, tokens i * 8 + first_token() + {0, 1}; [i * 4 + {2, 3}] its
-  /// upper row.
+  /// Sums of one block: [i * 4 + {0, 1}] the thread's lower row, tokens i * 8 + first_token() + {0,
+  /// 1}; [i * 4 + {2, 3}] its upper row.
   template <int N>
   using BlockSums = float[N / 2];
   template <int N>
@@ -319,7 +334,8 @@ class Consumer {
 
   template <int N>
   __device__ __forceinline__ void multiply_tile(const TileSlot& tile) {
-    // Set to zero here: sums that are only ever added to would be live from tile to tile, for every N of the switch.
+    // Set to zero here: sums that are only ever added to would be live from tile to tile, for every
+    // N of the switch.
     Sums<N> sums{};
     if constexpr (kind == WeightKind::kFp8Block) {
       accumulate_scaled<N>(tile, sums);
@@ -339,16 +355,19 @@ class Consumer {
   }
 
   using Reader = ChunkReader<kind, kWide>;
-  /// 16-column groups that are expanded at a time: the registers for four are there up to 64 tokens.
+  /// 16-column groups that are expanded at a time: the registers for four are there up to 64
+  /// tokens.
   template <int N>
   static constexpr int kBatch = N <= 64 && kind != WeightKind::kFp8Block ? 4 : 2;
 
   template <int N, int kFirstGroup>
-  __device__ __forceinline__ static void multiply_batch(BlockSums<N>& sums, Reader& reader, std::uint64_t operand) {
+  __device__ __forceinline__ static void multiply_batch(BlockSums<N>& sums, Reader& reader,
+                                                        std::uint64_t operand) {
     constexpr int kCount = kBatch<N>;
     std::uint32_t a[kCount][4];
     reader.template expand<kFirstGroup, kCount>(a);
-    // All of it before the first multiplication: a register that is written between two of them makes them wait.
+    // All of it before the first multiplication: a register that is written between two of them
+    // makes them wait.
 #pragma unroll
     for (auto& fragment : a) ptx::keep_before(fragment);
     ptx::wgmma_fence();
@@ -356,15 +375,18 @@ class Consumer {
     for (int i = 0; i < kCount; ++i) {
       const int group = kFirstGroup + i;
       constexpr int kGroupsPerSwizzle = kSwizzleBytes / 2 / kScaleGroup;
-      const int offset = group / kGroupsPerSwizzle * (N * kSwizzleBytes) + group % kGroupsPerSwizzle * kScaleGroup * 2;
+      const int offset = group / kGroupsPerSwizzle * (N * kSwizzleBytes) +
+                         group % kGroupsPerSwizzle * kScaleGroup * 2;
       ptx::Wgmma<kWide == Wide::kBf16, N>::multiply(sums, a[i], operand + (offset >> 4));
     }
     ptx::wgmma_commit();
   }
 
-  /// The rest of a chunk after the first batch of block 0; the batches of the two blocks take turns.
+  /// The rest of a chunk after the first batch of block 0; the batches of the two blocks take
+  /// turns.
   template <int N, int kFirstGroup>
-  __device__ __forceinline__ static void multiply_rest(Sums<N>& sums, Reader& first, Reader& second, std::uint64_t operand) {
+  __device__ __forceinline__ static void multiply_rest(Sums<N>& sums, Reader& first, Reader& second,
+                                                       std::uint64_t operand) {
     multiply_batch<N, kFirstGroup>(sums[1], second, operand);
     ptx::wgmma_wait<1>();
     if constexpr (kFirstGroup + kBatch<N> < kChunkGroups) {
@@ -380,12 +402,14 @@ class Consumer {
   __device__ __forceinline__ std::uint64_t operand_at(int stage) const {
     return operand_descriptor(ring_.at(stage) + kTileBlocks * kWeightChunkBytes<kind>);
   }
-  /// Gives a stage back, if `stage` >= 0. Without a branch: one inside the pipeline makes ptxas serialise the wgmmas.
+  /// Gives a stage back, if `stage` >= 0. Without a branch: one inside the pipeline makes ptxas
+  /// serialise the wgmmas.
   __device__ __forceinline__ void release(int stage) const {
     ptx::barrier_arrive_if(ring_.empty_at(stage), thread_ % 32 == 0 && stage >= 0);
   }
 
-  /// A block that the matrix lacks is multiplied like the others, with whatever the ring holds; its sums go nowhere.
+  /// A block that the matrix lacks is multiplied like the others, with whatever the ring holds; its
+  /// sums go nowhere.
   template <int N>
   __device__ __forceinline__ void accumulate(const TileSlot& tile, Sums<N>& sums) {
     int previous = -1;
@@ -406,17 +430,21 @@ class Consumer {
     release(previous);
   }
 
-  /// fp8-block: the products of a chunk are summed by themselves, and the sum scaled by the chunk's weight and token scales.
+  /// fp8-block: the products of a chunk are summed by themselves, and the sum scaled by the chunk's
+  /// weight and token scales.
   template <int N>
   __device__ __forceinline__ void accumulate_scaled(const TileSlot& tile, Sums<N>& sums) {
     const std::int64_t chunks = args_.geometry.chunks;
-    const std::int64_t rows = projection == Projection::kGateUp ? 2 * args_.intermediate : args_.hidden;
-    const float* weight_scales = args_.weight_scale + tile.expert * divide_up(rows, kChunkDepth) * chunks;
+    const std::int64_t rows =
+        projection == Projection::kGateUp ? 2 * args_.intermediate : args_.hidden;
+    const float* weight_scales =
+        args_.weight_scale + tile.expert * divide_up(rows, kChunkDepth) * chunks;
     const float* token_scales = args_.token_scale + (tile.first_row + first_token()) * chunks;
     const float* row_scales[kGroupBlocks][2];
     for (int block = 0; block < kGroupBlocks; ++block) {
       for (int upper = 0; upper < 2; ++upper) {
-        row_scales[block][upper] = weight_scales + weight_row(tile, block, upper) / kChunkDepth * chunks;
+        row_scales[block][upper] =
+            weight_scales + weight_row(tile, block, upper) / kChunkDepth * chunks;
       }
     }
     const int last_chunk = tile.first_chunk + tile.chunks;
@@ -430,7 +458,8 @@ class Consumer {
       multiply_rest<N, 0>(parts, first, second, operand);
       float scales[kGroupBlocks][2];
       for (int block = 0; block < kGroupBlocks; ++block) {
-        for (int upper = 0; upper < 2; ++upper) scales[block][upper] = row_scales[block][upper][chunk];
+        for (int upper = 0; upper < 2; ++upper)
+          scales[block][upper] = row_scales[block][upper][chunk];
       }
       ptx::wgmma_wait<0>();
       release(at_.stage);
@@ -455,7 +484,8 @@ class Consumer {
   // ------------------------------------------------------------ split tiles
 
   __device__ __forceinline__ float* partial_of(int block) const {
-    return args_.partial + std::int64_t{block} * kTileBlocks * kBlockRows * kMaxTileTokens + group_ * kWarpgroupThreads + thread_;
+    return args_.partial + std::int64_t{block} * kTileBlocks * kBlockRows * kMaxTileTokens +
+           group_ * kWarpgroupThreads + thread_;
   }
 
   /// This block holds a later part of a tile, which the block with its first chunk finishes.
@@ -465,7 +495,8 @@ class Consumer {
 #pragma unroll
     for (int block = 0; block < kGroupBlocks; ++block) {
 #pragma unroll
-      for (int i = 0; i < N / 2; ++i) __stcg(out + (block * (N / 2) + i) * kConsumerThreads, sums[block][i]);
+      for (int i = 0; i < N / 2; ++i)
+        __stcg(out + (block * (N / 2) + i) * kConsumerThreads, sums[block][i]);
     }
     __threadfence();
     ptx::named_barrier(kAllConsumers, kConsumerThreads);
@@ -481,7 +512,8 @@ class Consumer {
     int covered = tile.chunks;
     for (int block = blockIdx.x + 1; covered < chunks; ++block) {
       const WorkPosition end = work_begin(header, args_.entries, units, block + 1, args_.grid);
-      const bool in_entry = end.entry < header.active && args_.entries[end.entry].expert == tile.expert;
+      const bool in_entry =
+          end.entry < header.active && args_.entries[end.entry].expert == tile.expert;
       const bool in_tile = in_entry && end.unit / chunks == tile.tile_index;
       const int until = in_tile ? end.unit % chunks : chunks;
       if (until == covered) continue;  // an empty share
@@ -516,15 +548,18 @@ class Consumer {
   __device__ __forceinline__ int first_token() const { return thread_ % 4 * 2; }
 
   /// Canonical row of the thread's row `upper` (0, 1), or one that exists.
-  __device__ __forceinline__ std::int64_t weight_row(const TileSlot& tile, int block, int upper) const {
-    const std::int64_t row = canonical_row(projection, block_of(tile, block), warp() * 16 + upper * 8 + row_pair(),
-                                           args_.hidden, args_.intermediate);
+  __device__ __forceinline__ std::int64_t weight_row(const TileSlot& tile, int block,
+                                                     int upper) const {
+    const std::int64_t row =
+        canonical_row(projection, block_of(tile, block), warp() * 16 + upper * 8 + row_pair(),
+                      args_.hidden, args_.intermediate);
     return row < 0 ? 0 : row;
   }
   __device__ __forceinline__ float weight_scale(const TileSlot& tile, int block, int upper) const {
     if constexpr (kind == WeightKind::kFp8Block) return 1.0F;
     if (!args_.per_channel) return args_.weight_scale[tile.expert];
-    const std::int64_t rows = projection == Projection::kGateUp ? 2 * args_.intermediate : args_.hidden;
+    const std::int64_t rows =
+        projection == Projection::kGateUp ? 2 * args_.intermediate : args_.hidden;
     return args_.weight_scale[tile.expert * rows + weight_row(tile, block, upper)];
   }
   __device__ __forceinline__ float token_scale(std::int64_t row) const {
@@ -532,14 +567,16 @@ class Consumer {
     return args_.token_scale[args_.per_token ? row : 0];
   }
 
-  /// h of the thread's column of each block: one pair of 16-bit numbers for the tokens i * 8 + first_token() + {0, 1}.
+  /// h of the thread's column of each block: one pair of 16-bit numbers for the tokens i * 8 +
+  /// first_token() + {0, 1}.
   template <int N>
   using BlockHidden = std::uint32_t[N / 8];
   template <int N>
   using Hidden = std::uint32_t[kGroupBlocks][N / 8];
 
   template <int N>
-  __device__ __forceinline__ void activate(const TileSlot& tile, int block, const BlockSums<N>& sums, BlockHidden<N>& h) const {
+  __device__ __forceinline__ void activate(const TileSlot& tile, int block,
+                                           const BlockSums<N>& sums, BlockHidden<N>& h) const {
     const bool padding = block_of(tile, block) >= args_.geometry.blocks;
     const float gate_scale = weight_scale(tile, block, 0);
     const float up_scale = weight_scale(tile, block, 1);
@@ -552,10 +589,10 @@ class Consumer {
         scale = {token_scale(tile.first_row + min(token, last)),
                  token_scale(tile.first_row + min(token + 1, last))};
       }
-      const float2 gate = widen_pair<type>(
-          round_pair<type>(sums[i * 4] * (gate_scale * scale.x), sums[i * 4 + 1] * (gate_scale * scale.y)));
-      const float2 up = widen_pair<type>(
-          round_pair<type>(sums[i * 4 + 2] * (up_scale * scale.x), sums[i * 4 + 3] * (up_scale * scale.y)));
+      const float2 gate = widen_pair<type>(round_pair<type>(
+          sums[i * 4] * (gate_scale * scale.x), sums[i * 4 + 1] * (gate_scale * scale.y)));
+      const float2 up = widen_pair<type>(round_pair<type>(sums[i * 4 + 2] * (up_scale * scale.x),
+                                                          sums[i * 4 + 3] * (up_scale * scale.y)));
       h[i] = padding ? 0 : round_pair<type>(silu(gate.x) * up.x, silu(gate.y) * up.y);
     }
   }
@@ -564,7 +601,8 @@ class Consumer {
   __device__ __forceinline__ void finish_gate_up(const TileSlot& tile, const Sums<N>& sums) {
     Hidden<N> h;
 #pragma unroll
-    for (int block = 0; block < kGroupBlocks; ++block) activate<N>(tile, block, sums[block], h[block]);
+    for (int block = 0; block < kGroupBlocks; ++block)
+      activate<N>(tile, block, sums[block], h[block]);
     if constexpr (kind == WeightKind::kNvfp4) {
       if (args_.hidden_output == HiddenOutput::kNvfp4) quantize_nvfp4<N>(tile, h);
     } else if constexpr (kind == WeightKind::kFp8Block) {
@@ -574,7 +612,8 @@ class Consumer {
     for (int block = 0; block < kGroupBlocks; ++block) store_hidden<N>(tile, block, h[block]);
   }
 
-  /// Largest |h| over the 8 columns of each 16-row strip, per token, to where all warps can read it.
+  /// Largest |h| over the 8 columns of each 16-row strip, per token, to where all warps can read
+  /// it.
   template <int N>
   __device__ __forceinline__ void share_amax(const Hidden<N>& h, int barrier, int threads) {
     // What the tile before left may still be being read.
@@ -594,9 +633,12 @@ class Consumer {
     }
     ptx::named_barrier(barrier, threads);
   }
-  __device__ __forceinline__ int strip(int block) const { return (group_ * kGroupBlocks + block) * 4 + warp(); }
+  __device__ __forceinline__ int strip(int block) const {
+    return (group_ * kGroupBlocks + block) * 4 + warp();
+  }
 
-  /// Blocks of 16 columns are the columns of two neighbouring strips. Leaves e2m1 * scale, exact in 16 bits.
+  /// Blocks of 16 columns are the columns of two neighbouring strips. Leaves e2m1 * scale, exact in
+  /// 16 bits.
   template <int N>
   __device__ __forceinline__ void quantize_nvfp4(const TileSlot& tile, Hidden<N>& h) {
     const int barrier = kOneWarpgroup + group_;
@@ -619,7 +661,8 @@ class Consumer {
         const float2 factor = *reinterpret_cast<const float2*>(place + i * 8);
         const float2 scale = *reinterpret_cast<const float2*>(place + kMaxTileTokens + i * 8);
         const float2 value = widen_pair<type>(h[block][i]);
-        h[block][i] = round_pair<type>(e2m1_round(value.x * factor.x) * scale.x, e2m1_round(value.y * factor.y) * scale.y);
+        h[block][i] = round_pair<type>(e2m1_round(value.x * factor.x) * scale.x,
+                                       e2m1_round(value.y * factor.y) * scale.y);
       }
     }
   }
@@ -659,27 +702,31 @@ class Consumer {
     return fmaxf(__fdiv_rn(amax, 448.0F), 1.401298464e-45F);
   }
 
-  /// As GEMM2's operand, or as rows (fp8). Lanes whose columns are neighbours swap, so that each holds two columns of one
-  /// token, the even lane of the first.
+  /// As GEMM2's operand, or as rows (fp8). Lanes whose columns are neighbours swap, so that each
+  /// holds two columns of one token, the even lane of the first.
   template <int N>
-  __device__ __forceinline__ void store_hidden(const TileSlot& tile, int block, const BlockHidden<N>& h) const {
+  __device__ __forceinline__ void store_hidden(const TileSlot& tile, int block,
+                                               const BlockHidden<N>& h) const {
     constexpr bool kRows = kind == WeightKind::kFp8;
     const std::int64_t row_bytes =
-        kRows ? args_.intermediate * 2 : divide_up(args_.intermediate, kChunkDepth) * kOperandChunkBytes;
+        kRows ? args_.intermediate * 2
+              : divide_up(args_.intermediate, kChunkDepth) * kOperandChunkBytes;
     const bool odd = row_pair() % 2 != 0;
     const int column = block_of(tile, block) * (kBlockRows / 2) + warp() * 8 + (row_pair() & ~1);
     const int token = first_token() + odd;
     const int valid = tile.valid_rows;
     // Tokens 8 apart have the same place in the swizzle.
     const std::int64_t step = kRows ? 8 * row_bytes : 8 * kSwizzleBytes;
-    std::uint8_t* out = args_.hidden_out + tile.first_row * row_bytes +
-                        (kRows ? token * row_bytes + column * 2 : operand_offset(N, token, column * 2));
+    std::uint8_t* out =
+        args_.hidden_out + tile.first_row * row_bytes +
+        (kRows ? token * row_bytes + column * 2 : operand_offset(N, token, column * 2));
     if (column * 2 >= row_bytes) return;
 #pragma unroll
     for (int i = 0; i < N / 8; ++i) {
       // Low halves are the first token's.
       const std::uint32_t got = __shfl_xor_sync(0xFFFFFFFF, h[i], 4);
-      const std::uint32_t two = odd ? __byte_perm(got, h[i], 0x7632) : __byte_perm(h[i], got, 0x5410);
+      const std::uint32_t two =
+          odd ? __byte_perm(got, h[i], 0x7632) : __byte_perm(h[i], got, 0x5410);
       if (i * 8 + token < valid) *reinterpret_cast<std::uint32_t*>(out + i * step) = two;
     }
   }
@@ -703,7 +750,8 @@ class Consumer {
           if (token >= valid || column >= args_.hidden) continue;
           const float scale = token_scale(tile.first_row + token);
           *reinterpret_cast<std::uint32_t*>(out + pairs[token] * args_.hidden) =
-              round_pair<type>(sums[block][i * 4 + t] * (scale0 * scale), sums[block][i * 4 + 2 + t] * (scale1 * scale));
+              round_pair<type>(sums[block][i * 4 + t] * (scale0 * scale),
+                               sums[block][i * 4 + 2 + t] * (scale1 * scale));
         }
       }
     }
@@ -721,7 +769,8 @@ class Consumer {
 };
 
 template <WeightKind kind, HalfType type, Projection projection>
-__global__ void __launch_bounds__(kGemmThreads, 1) grouped_gemm(const __grid_constant__ GemmArgs args) {
+__global__ void __launch_bounds__(kGemmThreads, 1)
+    grouped_gemm(const __grid_constant__ GemmArgs args) {
   std::uint8_t* const shared = ptx::dynamic_shared();
   const std::uint32_t base = ptx::shared_address(shared);
   const std::uint32_t aligned = (base + 1023) / 1024 * 1024;
@@ -736,7 +785,8 @@ __global__ void __launch_bounds__(kGemmThreads, 1) grouped_gemm(const __grid_con
   ring.full = barriers;
   ring.empty = barriers + kMaxStages * 8;
   ring.tiles = reinterpret_cast<TileSlot*>(shared + (barriers + kBarrierBytes - base));
-  ring.stage_bytes = kTileBlocks * kWeightChunkBytes<kind> + args.plan->max_tile_rows * kOperandChunkBytes;
+  ring.stage_bytes =
+      kTileBlocks * kWeightChunkBytes<kind> + args.plan->max_tile_rows * kOperandChunkBytes;
   ring.stages = min(kMaxStages, kRingBytes / ring.stage_bytes);
   if (threadIdx.x == 0) {
     for (int stage = 0; stage < ring.stages; ++stage) {
@@ -758,8 +808,9 @@ __global__ void __launch_bounds__(kGemmThreads, 1) grouped_gemm(const __grid_con
 
 template <WeightKind kind, HalfType type, Projection projection>
 cudaError_t launch_grouped_gemm(const GemmArgs& args, cudaStream_t stream) {
-  static const cudaError_t prepared = cudaFuncSetAttribute(
-      grouped_gemm<kind, type, projection>, cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes);
+  static const cudaError_t prepared =
+      cudaFuncSetAttribute(grouped_gemm<kind, type, projection>,
+                           cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes);
   if (prepared != cudaSuccess) return prepared;
   cudaLaunchAttribute serialization{};
   serialization.id = cudaLaunchAttributeProgrammaticStreamSerialization;
@@ -775,7 +826,8 @@ cudaError_t launch_grouped_gemm(const GemmArgs& args, cudaStream_t stream) {
 }
 
 template <WeightKind kind>
-cudaError_t launch_grouped_gemm(Projection projection, HalfType type, const GemmArgs& args, cudaStream_t stream) {
+cudaError_t launch_grouped_gemm(Projection projection, HalfType type, const GemmArgs& args,
+                                cudaStream_t stream) {
   const bool gate_up = projection == Projection::kGateUp;
   if (type == HalfType::kFp16) {
     return gate_up ? launch_grouped_gemm<kind, HalfType::kFp16, Projection::kGateUp>(args, stream)

@@ -5,8 +5,11 @@
 
 namespace moebench::cuda {
 
-cudaError_t enqueue_nvfp4_gemm(Projection projection, HalfType type, const GemmArgs& args, cudaStream_t stream);
-cudaError_t enqueue_fp8_gemm(Projection projection, HalfType type, const GemmArgs& args, cudaStream_t stream);
-cudaError_t enqueue_fp8_block_gemm(Projection projection, HalfType type, const GemmArgs& args, cudaStream_t stream);
+cudaError_t enqueue_nvfp4_gemm(Projection projection, HalfType type, const GemmArgs& args,
+                               cudaStream_t stream);
+cudaError_t enqueue_fp8_gemm(Projection projection, HalfType type, const GemmArgs& args,
+                             cudaStream_t stream);
+cudaError_t enqueue_fp8_block_gemm(Projection projection, HalfType type, const GemmArgs& args,
+                                   cudaStream_t stream);
 
 }  // namespace moebench::cuda

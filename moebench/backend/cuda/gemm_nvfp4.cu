@@ -3,7 +3,8 @@
 
 namespace moebench::cuda {
 
-cudaError_t enqueue_nvfp4_gemm(Projection projection, HalfType type, const GemmArgs& args, cudaStream_t stream) {
+cudaError_t enqueue_nvfp4_gemm(Projection projection, HalfType type, const GemmArgs& args,
+                               cudaStream_t stream) {
   return launch_grouped_gemm<WeightKind::kNvfp4>(projection, type, args, stream);
 }
 

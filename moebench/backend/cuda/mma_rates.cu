@@ -1,5 +1,5 @@
-// The tensor cores' rates: two warpgroups per multiprocessor multiply the same tiles of random numbers in shared memory over and
-// over. (Zeros would run faster than real data: less power.)
+// The tensor cores' rates: two warpgroups per multiprocessor multiply the same tiles of random
+// numbers in shared memory over and over. (Zeros would run faster than real data: less power.)
 #include <algorithm>
 
 #include "moebench/backend/cuda/device.h"
@@ -20,11 +20,14 @@ constexpr int kRounds = 2048;
 constexpr int kSums = 128;
 
 #define MOEBENCH_OUT4(i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3])
-#define MOEBENCH_OUT16(i) MOEBENCH_OUT4(i), MOEBENCH_OUT4(i + 4), MOEBENCH_OUT4(i + 8), MOEBENCH_OUT4(i + 12)
-#define MOEBENCH_OUT64(i) MOEBENCH_OUT16(i), MOEBENCH_OUT16(i + 16), MOEBENCH_OUT16(i + 32), MOEBENCH_OUT16(i + 48)
-#define MOEBENCH_NAMES10(t)                                                                                    \
-  "%" #t "0, %" #t "1, %" #t "2, %" #t "3, %" #t "4, %" #t "5, %" #t "6, %" #t "7, %" #t "8, %" #t "9"
-#define MOEBENCH_NAMES128                                                                                      \
+#define MOEBENCH_OUT16(i) \
+  MOEBENCH_OUT4(i), MOEBENCH_OUT4(i + 4), MOEBENCH_OUT4(i + 8), MOEBENCH_OUT4(i + 12)
+#define MOEBENCH_OUT64(i) \
+  MOEBENCH_OUT16(i), MOEBENCH_OUT16(i + 16), MOEBENCH_OUT16(i + 32), MOEBENCH_OUT16(i + 48)
+#define MOEBENCH_NAMES10(t)                                                                        \
+  "%" #t "0, %" #t "1, %" #t "2, %" #t "3, %" #t "4, %" #t "5, %" #t "6, %" #t "7, %" #t "8, %" #t \
+  "9"
+#define MOEBENCH_NAMES128 \
   "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, " MOEBENCH_NAMES10(1) ", " MOEBENCH_NAMES10(2) ", " MOEBENCH_NAMES10( \
       3) ", " MOEBENCH_NAMES10(4) ", " MOEBENCH_NAMES10(5) ", " MOEBENCH_NAMES10(6) ", " MOEBENCH_NAMES10(      \
       7) ", " MOEBENCH_NAMES10(8) ", " MOEBENCH_NAMES10(9) ", " MOEBENCH_NAMES10(10) ", " MOEBENCH_NAMES10(     \
@@ -54,7 +57,8 @@ __global__ void __launch_bounds__(kThreads, 1) multiply_over_and_over(float* out
   // Magnitudes between 0.5 and 2, random signs and mantissas.
   constexpr std::uint32_t kRandom = kFp8 ? 0x87878787 : 0x807F807F;
   constexpr std::uint32_t kExponent = kFp8 ? 0x38383838 : 0x3F803F80;
-  for (int i = static_cast<int>(threadIdx.x); i < (kRowsA + kRowsB) * kRowBytes / 4; i += kThreads) {
+  for (int i = static_cast<int>(threadIdx.x); i < (kRowsA + kRowsB) * kRowBytes / 4;
+       i += kThreads) {
     std::uint32_t hash = (static_cast<std::uint32_t>(i) + blockIdx.x * 65537U) * 2654435761U;
     hash = (hash ^ (hash >> 15)) * 2246822519U;
     words[i] = ((hash ^ (hash >> 13)) & kRandom) | kExponent;
@@ -69,7 +73,8 @@ __global__ void __launch_bounds__(kThreads, 1) multiply_over_and_over(float* out
   for (int round = 0; round < kRounds; ++round) {
     ptx::wgmma_fence();
 #pragma unroll
-    for (int step = 0; step < kStepsPerRow; ++step) multiply<kFp8>(d, a + step * kStep, b + step * kStep);
+    for (int step = 0; step < kStepsPerRow; ++step)
+      multiply<kFp8>(d, a + step * kStep, b + step * kStep);
     ptx::wgmma_commit();
     ptx::wgmma_wait<0>();
   }
@@ -83,9 +88,10 @@ template <bool kFp8>
 double measure(float* out, int multiprocessors, cudaStream_t stream) {
   constexpr int kLaunches = 8;
   constexpr double kDepth = kFp8 ? 32.0 : 16.0;
-  const double operations = 2.0 * kRowsA * kRowsB * kDepth * kStepsPerRow * kRounds *
-                            (kThreads / 128) * multiprocessors;
-  cuda_check(cudaFuncSetAttribute(multiply_over_and_over<kFp8>, cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes),
+  const double operations =
+      2.0 * kRowsA * kRowsB * kDepth * kStepsPerRow * kRounds * (kThreads / 128) * multiprocessors;
+  cuda_check(cudaFuncSetAttribute(multiply_over_and_over<kFp8>,
+                                  cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes),
              "preparing the rate of the tensor cores");
   Event begin = make_event();
   Event end = make_event();
@@ -105,8 +111,10 @@ double measure(float* out, int multiprocessors, cudaStream_t stream) {
 }  // namespace
 
 MmaRates measure_mma_rates(cudaStream_t stream, int multiprocessors) {
-  const DeviceBuffer out(std::int64_t{multiprocessors} * kThreads * 4, "the rate of the tensor cores");
-  return {measure<false>(out.as<float>(), multiprocessors, stream), measure<true>(out.as<float>(), multiprocessors, stream)};
+  const DeviceBuffer out(std::int64_t{multiprocessors} * kThreads * 4,
+                         "the rate of the tensor cores");
+  return {measure<false>(out.as<float>(), multiprocessors, stream),
+          measure<true>(out.as<float>(), multiprocessors, stream)};
 }
 
 }  // namespace moebench::cuda

@@ -20,8 +20,8 @@ std::uint8_t scale_byte(std::uint8_t e4m3) {
   constexpr float kMantissaSteps = 8.0F;
   const float scale = decode_e4m3(e4m3);
   if (!(scale >= 0.0F) || std::signbit(scale)) {
-    fail(ErrorCode::kBadInput, "NVFP4 weights: block scale 0x{:02X} is {}; it must not be negative or NaN",
-         e4m3, scale);
+    fail(ErrorCode::kBadInput,
+         "NVFP4 weights: block scale 0x{:02X} is {}; it must not be negative or NaN", e4m3, scale);
   }
   if (scale == 0.0F) return 0;
   const int exponent = std::ilogb(scale);
@@ -82,7 +82,8 @@ void pack_nvfp4_chunk(const Nvfp4View& matrix, const Place& place, const ScaleTa
       const std::uint8_t scale = code < 0x7F ? scale_bytes[code] : scale_byte(code);
       if (scale == 0) continue;
       out[nvfp4_scale_offset(row, group)] = std::byte{scale};
-      const std::uint8_t* payload = matrix.payload + (from * groups + column_group) * (kNvfp4BlockSize / 2);
+      const std::uint8_t* payload =
+          matrix.payload + (from * groups + column_group) * (kNvfp4BlockSize / 2);
       // Thread and register of (row, column): the inverse of fragment_row and fragment_column.
       for (int column = 0; column < kScaleGroup; column += 2) {
         const int thread = row / 16 * 32 + row % 8 * 4 + column % 8 / 2;
@@ -111,7 +112,8 @@ void pack_fp8_chunk(const Fp8View& matrix, const Place& place, std::byte* out) {
         const int reg = row % 16 / 8 + column / 8 * 2;
         std::byte* at = out + fp8_pair_offset(thread, group, reg);
         at[0] = std::byte{matrix.payload[from * matrix.cols + first]};
-        if (first + 1 < matrix.cols) at[1] = std::byte{matrix.payload[from * matrix.cols + first + 1]};
+        if (first + 1 < matrix.cols)
+          at[1] = std::byte{matrix.payload[from * matrix.cols + first + 1]};
       }
     }
   }
@@ -119,14 +121,15 @@ void pack_fp8_chunk(const Fp8View& matrix, const Place& place, std::byte* out) {
 
 }  // namespace
 
-void pack_expert(const ExpertWeightsView& weights, const MoeShape& shape, Wide wide, Projection projection,
-                 std::byte* out) {
+void pack_expert(const ExpertWeightsView& weights, const MoeShape& shape, Wide wide,
+                 Projection projection, std::byte* out) {
   static const ScaleTable kScales = make_scale_table();
-  static const std::array<CodeTable, 2> kCodes = {make_code_table(Wide::kFp16), make_code_table(Wide::kBf16)};
+  static const std::array<CodeTable, 2> kCodes = {make_code_table(Wide::kFp16),
+                                                  make_code_table(Wide::kBf16)};
   const bool nvfp4 = weights.format == WeightFormat::kNvfp4;
   const bool gate_up = projection == Projection::kGateUp;
-  const MatrixGeometry geometry =
-      matrix_geometry(projection, shape.hidden, shape.intermediate, nvfp4 ? kNvfp4ChunkBytes : kFp8ChunkBytes);
+  const MatrixGeometry geometry = matrix_geometry(projection, shape.hidden, shape.intermediate,
+                                                  nvfp4 ? kNvfp4ChunkBytes : kFp8ChunkBytes);
   for (std::int64_t block = 0; block < geometry.blocks; ++block) {
     for (std::int64_t chunk = 0; chunk < geometry.chunks; ++chunk) {
       const Place place{projection, shape.hidden, shape.intermediate, block, chunk};

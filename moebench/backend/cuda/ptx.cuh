@@ -27,7 +27,8 @@ __device__ inline void barrier_arrive(std::uint32_t barrier) {
 }
 __device__ inline void barrier_arrive_if(std::uint32_t barrier, bool arrive) {
   asm volatile(
-      "{\n.reg .pred p;\nsetp.ne.b32 p, %1, 0;\n@p mbarrier.arrive.shared::cta.b64 _, [%0];\n}\n" ::"r"(barrier),
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %1, 0;\n@p mbarrier.arrive.shared::cta.b64 _, [%0];\n}\n" ::
+          "r"(barrier),
       "r"(static_cast<int>(arrive))
       : "memory");
 }
@@ -159,7 +160,8 @@ __device__ inline void keep_before(std::uint32_t (&a)[4]) {
   asm volatile("" : "+r"(a[0]), "+r"(a[1]), "+r"(a[2]), "+r"(a[3])::"memory");
 }
 
-/// The compiler may not gather the loads of an unrolled loop at its top, where they would hold registers.
+/// The compiler may not gather the loads of an unrolled loop at its top, where they would hold
+/// registers.
 __device__ inline void keep_order() { asm volatile("" ::: "memory"); }
 
 __device__ inline void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
@@ -171,8 +173,9 @@ __device__ inline void wgmma_wait() {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
 }
 
-// wgmma m64nNk16, A (the weights) from registers, B (the tokens) from shared memory, FP32 accumulators d[N/2].
-// d += A * B. Operands are numbered: the accumulators, 4 registers of A, the descriptor of B.
+// wgmma m64nNk16, A (the weights) from registers, B (the tokens) from shared memory, FP32
+// accumulators d[N/2]. d += A * B. Operands are numbered: the accumulators, 4 registers of A, the
+// descriptor of B.
 #define MOEBENCH_D4(i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3])
 #define MOEBENCH_D8(i) MOEBENCH_D4(i), MOEBENCH_D4(i + 4)
 #define MOEBENCH_D16(i) MOEBENCH_D8(i), MOEBENCH_D8(i + 8)
@@ -188,30 +191,30 @@ __device__ inline void wgmma_wait() {
 
 template <bool kBf16, int N>
 struct Wgmma;
-#define MOEBENCH_WGMMA(BF16, TYPE, N, REGS, OUT, A0, A1, A2, A3, B)                            \
-  template <>                                                                                      \
-  struct Wgmma<BF16, N> {                                                                          \
-    __device__ static void multiply(float (&d)[N / 2], const std::uint32_t (&a)[4],                \
-                                    std::uint64_t b) {                                             \
-      asm volatile("wgmma.mma_async.sync.aligned.m64n" #N "k16.f32." TYPE "." TYPE " {" REGS       \
-                   "}, {%" #A0 ",%" #A1 ",%" #A2 ",%" #A3 "}, %" #B ", 1, 1, 1, 0;\n"               \
-                   : OUT                                                                           \
-                   : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));                          \
-    }                                                                                              \
+#define MOEBENCH_WGMMA(BF16, TYPE, N, REGS, OUT, A0, A1, A2, A3, B)                          \
+  template <>                                                                                \
+  struct Wgmma<BF16, N> {                                                                    \
+    __device__ static void multiply(float (&d)[N / 2], const std::uint32_t (&a)[4],          \
+                                    std::uint64_t b) {                                       \
+      asm volatile("wgmma.mma_async.sync.aligned.m64n" #N "k16.f32." TYPE "." TYPE " {" REGS \
+                   "}, {%" #A0 ",%" #A1 ",%" #A2 ",%" #A3 "}, %" #B ", 1, 1, 1, 0;\n"        \
+                   : OUT                                                                     \
+                   : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));                    \
+    }                                                                                        \
   };
-#define MOEBENCH_WGMMA_SIZES(BF16, TYPE)                                                                    \
-  MOEBENCH_WGMMA(BF16, TYPE, 8, MOEBENCH_S4, MOEBENCH_D4(0), 4, 5, 6, 7, 8)                              \
-  MOEBENCH_WGMMA(BF16, TYPE, 16, MOEBENCH_S8, MOEBENCH_D8(0), 8, 9, 10, 11, 12)                         \
-  MOEBENCH_WGMMA(BF16, TYPE, 24, MOEBENCH_S12, MOEBENCH_D8(0) MOEBENCH_COMMA MOEBENCH_D4(8), 12, 13, 14,    \
-                 15, 16)                                                                                \
-  MOEBENCH_WGMMA(BF16, TYPE, 32, MOEBENCH_S16, MOEBENCH_D16(0), 16, 17, 18, 19, 20)                     \
-  MOEBENCH_WGMMA(BF16, TYPE, 48, MOEBENCH_S24, MOEBENCH_D16(0) MOEBENCH_COMMA MOEBENCH_D8(16), 24, 25, 26,  \
-                 27, 28)                                                                                \
-  MOEBENCH_WGMMA(BF16, TYPE, 64, MOEBENCH_S32, MOEBENCH_D32(0), 32, 33, 34, 35, 36)                     \
-  MOEBENCH_WGMMA(BF16, TYPE, 80, MOEBENCH_S40, MOEBENCH_D32(0) MOEBENCH_COMMA MOEBENCH_D8(32), 40, 41, 42,  \
-                 43, 44)                                                                                \
-  MOEBENCH_WGMMA(BF16, TYPE, 96, MOEBENCH_S48, MOEBENCH_D32(0) MOEBENCH_COMMA MOEBENCH_D16(32), 48, 49, 50, \
-                 51, 52)
+#define MOEBENCH_WGMMA_SIZES(BF16, TYPE)                                                           \
+  MOEBENCH_WGMMA(BF16, TYPE, 8, MOEBENCH_S4, MOEBENCH_D4(0), 4, 5, 6, 7, 8)                        \
+  MOEBENCH_WGMMA(BF16, TYPE, 16, MOEBENCH_S8, MOEBENCH_D8(0), 8, 9, 10, 11, 12)                    \
+  MOEBENCH_WGMMA(BF16, TYPE, 24, MOEBENCH_S12, MOEBENCH_D8(0) MOEBENCH_COMMA MOEBENCH_D4(8), 12,   \
+                 13, 14, 15, 16)                                                                   \
+  MOEBENCH_WGMMA(BF16, TYPE, 32, MOEBENCH_S16, MOEBENCH_D16(0), 16, 17, 18, 19, 20)                \
+  MOEBENCH_WGMMA(BF16, TYPE, 48, MOEBENCH_S24, MOEBENCH_D16(0) MOEBENCH_COMMA MOEBENCH_D8(16), 24, \
+                 25, 26, 27, 28)                                                                   \
+  MOEBENCH_WGMMA(BF16, TYPE, 64, MOEBENCH_S32, MOEBENCH_D32(0), 32, 33, 34, 35, 36)                \
+  MOEBENCH_WGMMA(BF16, TYPE, 80, MOEBENCH_S40, MOEBENCH_D32(0) MOEBENCH_COMMA MOEBENCH_D8(32), 40, \
+                 41, 42, 43, 44)                                                                   \
+  MOEBENCH_WGMMA(BF16, TYPE, 96, MOEBENCH_S48, MOEBENCH_D32(0) MOEBENCH_COMMA MOEBENCH_D16(32),    \
+                 48, 49, 50, 51, 52)
 #define MOEBENCH_COMMA ,
 MOEBENCH_WGMMA_SIZES(false, "f16")
 MOEBENCH_WGMMA_SIZES(true, "bf16")

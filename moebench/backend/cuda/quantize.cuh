@@ -28,7 +28,8 @@ __device__ inline float widen(std::uint32_t bits) {
 
 template <ActType kType>
 __device__ inline std::uint32_t narrow_pair(float low, float high) {
-  return kType == ActType::kBf16 ? ptx::round_pair_bf16(low, high) : ptx::round_pair_fp16(low, high);
+  return kType == ActType::kBf16 ? ptx::round_pair_bf16(low, high)
+                                 : ptx::round_pair_fp16(low, high);
 }
 
 template <ActType kType>
