@@ -27,6 +27,7 @@ struct BackendOptions {
   std::string forced_isa;  ///< empty: the fastest here; else as MOEBENCH_ISA ("portable", "avx2",
                            ///< "avx512", "avx512_bf16", ...)
   double device_timeout_s = 60.0;  ///< a device that does not answer for so long is taken for hung
+  bool autotune = false;           ///< kernels that have a choice of tiles measure it before a case
 };
 
 /// How a case is prepared.
@@ -97,6 +98,12 @@ class Kernel {
   [[nodiscard]] virtual std::string name() const = 0;  ///< column name
   [[nodiscard]] virtual std::string detail()
       const = 0;  ///< what really runs: "avx512_bf16, 2 threads"
+  /// The same with what was chosen for one case.
+  [[nodiscard]] virtual std::string case_detail(const MoeShape& /*shape*/,
+                                                const SchemeConfig& /*scheme*/,
+                                                std::int64_t /*tokens*/) const {
+    return detail();
+  }
   [[nodiscard]] virtual Scheme scheme() const = 0;
   [[nodiscard]] virtual Support supports(const MoeShape& shape,
                                          const SchemeConfig& scheme) const = 0;
@@ -111,9 +118,11 @@ class Kernel {
   [[nodiscard]] virtual std::int64_t scratch_bytes(const MoeShape& shape,
                                                    const SchemeConfig& scheme,
                                                    std::int64_t tokens) const = 0;
-  /// Packs expert by expert on all threads; two kernels on one device (or the host) and of one
-  /// WeightFormat accept each other's result. `progress` (may be empty) is called with (experts
-  /// done, experts).
+  /// Kernels on one device that lay out the same WeightFormat in different ways differ in this.
+  [[nodiscard]] virtual std::string weight_layout() const { return {}; }
+  /// Packs expert by expert on all threads; two kernels on one device (or the host), of one
+  /// WeightFormat and of one weight_layout() accept each other's result. `progress` (may be empty)
+  /// is called with (experts done, experts).
   [[nodiscard]] virtual std::shared_ptr<const PackedWeights> pack(
       const WeightSource& weights,
       const std::function<void(std::int64_t, std::int64_t)>& progress) const = 0;
@@ -149,6 +158,8 @@ class Backend {
       const = 0;  ///< empty where not available
   /// What its kernels run on; null for the host, and where not available.
   [[nodiscard]] virtual Device* device() const { return nullptr; }
+  /// Whether that is another backend's, which it then only adds kernels to.
+  [[nodiscard]] virtual bool is_companion() const { return false; }
 };
 
 /// All backends, fastest first; unavailable ones included (their info says why). Asks no device

@@ -2,12 +2,14 @@
 #include "moebench/backend/backend.h"
 #include "moebench/backend/cpu/cpu_backend.h"
 #include "moebench/backend/cuda/cuda_backend.h"
+#include "moebench/backend/triton/triton_backend.h"
 
 namespace moebench {
 
 std::vector<std::unique_ptr<Backend>> make_backends(const BackendOptions& options) {
   std::vector<std::unique_ptr<Backend>> backends;
   backends.push_back(cuda::make_cuda_backend(options));
+  backends.push_back(triton::make_triton_backend(options, *backends.back()));
   backends.push_back(cpu::make_cpu_backend(options));
   return backends;
 }

@@ -166,7 +166,7 @@ void LayerBench::pack(std::span<const WeightFormat> formats) {
       });
     };
     for (const Column& column : context_.plan.columns) {
-      const PackKey key{column.kernel->device(), format};
+      const PackKey key = pack_key(*column.kernel, format);
       if (packed_.count(key) + pack_errors_.count(key) == 0 && uses(column)) {
         pack(*column.kernel, format);
       }
@@ -175,7 +175,7 @@ void LayerBench::pack(std::span<const WeightFormat> formats) {
 }
 
 void LayerBench::pack(const Kernel& kernel, WeightFormat format) {
-  const PackKey key{kernel.device(), format};
+  const PackKey key = pack_key(kernel, format);
   context_.progress.begin(fmt::format("{}: packing {}", layer_.model->name, name_of(format)),
                           packing_work(layer_, format));
   try {
@@ -266,7 +266,7 @@ void LayerBench::make_inputs(const Comparison& comparison, std::vector<Candidate
 
 void LayerBench::verify(Candidate& candidate) {
   const Kernel& kernel = *candidate.column->kernel;
-  const PackKey key{kernel.device(), weight_format(candidate.config)};
+  const PackKey key = pack_key(kernel, weight_format(candidate.config));
   if (const auto failed = pack_errors_.find(key); failed != pack_errors_.end()) {
     throw failed->second;
   }

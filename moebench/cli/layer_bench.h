@@ -8,6 +8,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "moebench/cli/plan.h"
@@ -76,8 +77,11 @@ class LayerBench {
   const BenchContext& context_;
   const Layer& layer_;
   std::map<WeightFormat, WeightSource> sources_;
-  /// Weights are packed once for each place (a device, or null for the host) and format.
-  using PackKey = std::pair<const Device*, WeightFormat>;
+  /// Weights are packed once for each place (a device, or null for the host), format and layout.
+  using PackKey = std::tuple<const Device*, WeightFormat, std::string>;
+  [[nodiscard]] static PackKey pack_key(const Kernel& kernel, WeightFormat format) {
+    return {kernel.device(), format, kernel.weight_layout()};
+  }
   std::map<PackKey, std::shared_ptr<const PackedWeights>> packed_;
   std::map<PackKey, Error> pack_errors_;
   std::unique_ptr<ActivationScales> scales_;

@@ -167,7 +167,7 @@ int env(const Invocation& invocation, Console& console) {
     add_rates(facts, "rates", rates);
   }
   for (const auto& backend : make_backends(backend_options(invocation.run))) {
-    Device* const device = backend->device();
+    Device* const device = backend->is_companion() ? nullptr : backend->device();
     if (device == nullptr) continue;
     for (const auto& fact : device->facts()) facts.push_back(fact);
     if (invocation.rates) add_rates(facts, "rates." + device->name(), device->measure_rates());

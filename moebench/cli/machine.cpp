@@ -18,12 +18,23 @@ void take(Machine& machine, const Backend& backend, BackendInfo info) {
   }
 }
 
+/// Backends with kernels of another make for the same device.
+void take_companions(Machine& machine, const Backend& first) {
+  if (first.device() == nullptr) return;
+  for (const std::unique_ptr<Backend>& backend : machine.backends) {
+    if (backend.get() == &first || backend->device() != first.device()) continue;
+    take(machine, *backend, backend->info());
+  }
+}
+
 void take_first_available(Machine& machine) {
   for (const std::unique_ptr<Backend>& backend : machine.backends) {
+    if (backend->is_companion()) continue;
     BackendInfo info = backend->info();
     if (info.available.ok) {
       if (!machine.notes.empty()) machine.notes.back() += fmt::format("; using {}", info.name);
       take(machine, *backend, std::move(info));
+      take_companions(machine, *backend);
       return;
     }
     machine.notes.push_back(
@@ -57,7 +68,8 @@ std::vector<std::string> backend_names(const RunOptions& options) {
 BackendOptions backend_options(const RunOptions& options) {
   return {.threads = thread_count(options),
           .forced_isa = options.isa,
-          .device_timeout_s = options.device_timeout_s};
+          .device_timeout_s = options.device_timeout_s,
+          .autotune = options.autotune};
 }
 
 Machine open_machine(const RunOptions& options) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <map>
 #include <numeric>
 
 #include "moebench/core/checked.h"
@@ -76,19 +77,23 @@ std::int64_t working_bytes(const RunOptions& options, const Plan& plan, const La
 std::vector<WeightFormat> needed_formats(const Plan& plan, const Layer& layer, const Device* place,
                                          std::vector<std::int64_t>& weights) {
   std::vector<WeightFormat> formats;
+  // Each layout of a format is packed for itself.
+  std::map<std::pair<WeightFormat, std::string>, std::int64_t> of_layout;
   const auto add = [&](const Comparison& comparison, const Column& column) {
     const SchemeConfig config = scheme_config(comparison, column);
     const WeightFormat format = weight_format(config);
     const std::int64_t bytes =
         column.kernel->device() == place ? column.kernel->packed_bytes(layer.shape, config) : 0;
     const auto found = std::find(formats.begin(), formats.end(), format);
+    const auto index = static_cast<std::size_t>(found - formats.begin());
     if (found == formats.end()) {
       formats.push_back(format);
-      weights.push_back(bytes);
-    } else {
-      std::int64_t& known = weights[static_cast<std::size_t>(found - formats.begin())];
-      known = std::max(known, bytes);
+      weights.push_back(0);
     }
+    std::int64_t& known = of_layout[{format, column.kernel->weight_layout()}];
+    if (bytes <= known) return;
+    weights[index] = checked_sum("memory", weights[index], bytes - known);
+    known = bytes;
   };
   std::vector<std::size_t> order(plan.columns.size());
   std::iota(order.begin(), order.end(), std::size_t{0});

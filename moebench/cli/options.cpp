@@ -20,7 +20,7 @@ const std::vector<std::string> kCommands = {"run", "list", "check", "env"};
 const std::vector<std::string> kFormats = {"table", "md", "csv", "json", "jsonl"};
 const std::vector<std::string> kGraphModes = {"off", "on", "both"};
 const std::vector<std::string> kColorModes = {"auto", "always", "never"};
-const std::vector<std::string> kBackends = {"auto", "cpu", "cuda"};
+const std::vector<std::string> kBackends = {"auto", "cpu", "cuda", "triton", "cutlass"};
 const std::vector<std::string> kActs = {"fp16", "bf16"};
 const std::vector<std::string> kListKinds = {"models", "backends", "schemes", "routings"};
 
@@ -146,10 +146,14 @@ void add_layer_flags(FlagParser& flags, RunOptions& options, LayersGiven& given)
 
 void add_machine_flags(FlagParser& flags, RunOptions& options) {
   flags.group("Kernels");
-  flags.list("--backend", "auto|cpu|cuda", "Whose kernels, side by side (auto: the fastest here)",
+  flags.list("--backend", "auto|cpu|cuda|triton|cutlass",
+             "Whose kernels, side by side (auto: the fastest here)",
              [&options](const std::string& source, const Words& words) {
                apply_backends(options, source, words);
              });
+  flags.toggle("--autotune",
+               "Measure triton_moe's tile configurations first, kept in the user's cache",
+               [&options](bool on) { options.autotune = on; });
   flags.value("--device-timeout", "S", "Seconds before a silent device is taken for hung (60)",
               [&options](const std::string& source, const Words& words) {
                 constexpr std::int64_t kMaxTimeout = 86'400;

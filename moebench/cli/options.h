@@ -39,6 +39,7 @@ struct RunOptions {
   int threads = 0;       ///< 0: all
   std::string isa;       ///< empty: the fastest here
   GraphMode graph = GraphMode::kBoth;
+  bool autotune = false;  ///< measure tile configurations where a kernel has several
   // Input.
   RoutingSpec routing;
   std::optional<bool> renormalize;  ///< none: as the model does

@@ -159,6 +159,7 @@ std::vector<std::string> measuring_flags(const RunOptions& options) {
   if (to_string(options.check) != to_string(defaults.check)) {
     add("--check", to_string(options.check));
   }
+  if (options.autotune) flags.push_back("--autotune");
   if (options.device_timeout_s != defaults.device_timeout_s) {
     add("--device-timeout", fmt::format("{:.0f}", options.device_timeout_s));
   }
@@ -326,7 +327,8 @@ CaseResult blank_result(const RunOptions& options, const Layer& layer, const Com
   result.per_out_ch = comparison.per_out_ch;
   result.scheme = name_of(column.kernel->scheme());
   result.kernel = column.name;
-  result.kernel_detail = column.kernel->detail();
+  result.kernel_detail =
+      column.kernel->case_detail(layer.shape, scheme_config(comparison, column), comparison.tokens);
   result.backend = backend_of(column);
   result.routing = to_string(options.routing);
   result.cache = name_of(options.cache);

@@ -143,7 +143,9 @@ MachineRates CudaDevice::measure_rates() {
   }
   rates.read_bytes_per_s = best;
   rates.buffer_bytes = bytes;
-  const MmaRates mma = measure_mma_rates(stream, facts_.multiprocessors);
+  // wgmma is Hopper's alone.
+  const MmaRates mma =
+      facts_.major == 9 ? measure_mma_rates(stream, facts_.multiprocessors) : MmaRates{};
   rates.bf16_flops_per_s = mma.bf16_flops_per_s;
   rates.fp8_flops_per_s = mma.fp8_flops_per_s;
   rates.flops_per_s = std::max(mma.bf16_flops_per_s, mma.fp8_flops_per_s);

@@ -67,12 +67,14 @@ class CudaKernel final : public Kernel {
   [[nodiscard]] std::unique_ptr<PreparedMoe> prepare(const MoeProblem& problem,
                                                      std::shared_ptr<const PackedWeights> weights,
                                                      const PrepareOptions& options) const override {
-    return std::make_unique<CudaPrepared>(owner_, problem, checked(problem, std::move(weights)),
-                                          options);
+    return std::make_unique<CudaPrepared>(
+        owner_, problem, std::make_unique<Forward>(problem, checked(problem, std::move(weights))),
+        options);
   }
   [[nodiscard]] std::unique_ptr<ResidentMoe> prepare_resident(
       const MoeProblem& problem, std::shared_ptr<const PackedWeights> weights) const override {
-    return std::make_unique<CudaResident>(owner_, problem, checked(problem, std::move(weights)));
+    return std::make_unique<CudaResident>(
+        owner_, std::make_unique<Forward>(problem, checked(problem, std::move(weights))));
   }
 
  private:

@@ -217,6 +217,13 @@ void copy_to_host(void* to, const void* from, std::int64_t bytes, cudaStream_t s
 }
 
 DeviceChoice choose_device() {
+  const auto is_hopper = [](const DeviceFacts& facts) {
+    return facts.major == 9 && facts.minor == 0;
+  };
+  return choose_device(is_hopper, "sm_90a");
+}
+
+DeviceChoice choose_device(bool (*usable)(const DeviceFacts&), const char* needs) {
   DeviceChoice choice;
   int driver = 0;
   int runtime = 0;
@@ -260,13 +267,13 @@ DeviceChoice choose_device() {
     char bus_id[32] = {};
     if (cudaDeviceGetPCIBusId(bus_id, sizeof bus_id, index) == cudaSuccess)
       facts.pci_bus_id = bus_id;
-    if (facts.major == 9 && facts.minor == 0) {
+    if (usable(facts)) {
       choice.facts = std::move(facts);
       return choice;
     }
     if (seen.empty()) {
-      seen =
-          fmt::format("needs sm_90a, device is sm_{}{} ({})", facts.major, facts.minor, facts.name);
+      seen = fmt::format("needs {}, device is sm_{}{} ({})", needs, facts.major, facts.minor,
+                         facts.name);
     }
   }
   choice.unusable = seen.empty() ? "no device answers" : seen;

@@ -176,5 +176,8 @@ struct DeviceChoice {
   std::string unusable;  ///< empty where `facts` is a usable device
 };
 [[nodiscard]] DeviceChoice choose_device();
+/// The same for other kernels: `usable` says which devices they run on, `needs` names those:
+/// "sm_90a".
+[[nodiscard]] DeviceChoice choose_device(bool (*usable)(const DeviceFacts&), const char* needs);
 
 }  // namespace moebench::cuda

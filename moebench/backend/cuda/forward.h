@@ -12,11 +12,10 @@
 
 #include "moebench/backend/backend.h"
 #include "moebench/backend/cuda/device.h"
+#include "moebench/backend/cuda/device_forward.h"
 #include "moebench/backend/cuda/layout.h"
 
 namespace moebench::cuda {
-
-class PhaseMarks;
 
 /// Packed weights and their scales in device memory.
 class DeviceWeights final : public PackedWeights {
@@ -87,30 +86,21 @@ struct ForwardSizes {
 };
 
 /// One case with its scratch memory. The problem must outlive it.
-class Forward {
+class Forward final : public DeviceForward {
  public:
   Forward(const MoeProblem& problem, std::shared_ptr<const DeviceWeights> weights);
 
   [[nodiscard]] static std::int64_t scratch_bytes(const MoeShape& shape, const SchemeConfig& scheme,
                                                   std::int64_t tokens);
-  [[nodiscard]] std::int64_t scratch_bytes() const { return sizes_.total(); }
+  [[nodiscard]] std::int64_t scratch_bytes() const override { return sizes_.total(); }
 
-  /// Copies the problem's tokens, routing and scales to the device, in the order of the stream; the
-  /// problem may change once the call has returned.
-  void upload(cudaStream_t stream);
-  /// Enqueues one pass on what was uploaded last. No synchronisation, no allocation; a graph may
-  /// capture it. `marks`: told where each phase begins; the end of the last is the caller's.
-  void enqueue(cudaStream_t stream, PhaseMarks* marks = nullptr);
-  /// The same on arrays of a caller in device memory, in place of the uploaded tokens and routing
-  /// and of output().
-  void enqueue(const DeviceArrays& arrays, cudaStream_t stream, PhaseMarks* marks = nullptr);
-  /// The part of upload() that is neither tokens nor routing.
-  void upload_scales(cudaStream_t stream);
-  /// [tokens, hidden], with kGuardElements (moe/verify.h) before and after it, which nothing here
-  /// writes.
-  [[nodiscard]] std::uint16_t* output() const;
-  /// After a run; waits for the stream. None where the scheme computes no scale over all rows.
-  [[nodiscard]] std::optional<DynamicScaleClaim> dynamic_scale(cudaStream_t stream) const;
+  void upload(cudaStream_t stream) override;
+  void upload_scales(cudaStream_t stream) override;
+  void enqueue(cudaStream_t stream, PhaseMarks* marks = nullptr) override;
+  void enqueue(const DeviceArrays& arrays, cudaStream_t stream,
+               PhaseMarks* marks = nullptr) override;
+  [[nodiscard]] std::uint16_t* output() const override;
+  [[nodiscard]] std::optional<DynamicScaleClaim> dynamic_scale(cudaStream_t stream) const override;
 
  private:
   void enqueue_gemm(Projection projection, cudaStream_t stream) const;

@@ -28,19 +28,18 @@ std::string damage(std::span<const std::uint16_t> guard, const char* where) {
 }  // namespace
 
 CudaPrepared::CudaPrepared(CudaDevice& device, const MoeProblem& problem,
-                           std::shared_ptr<const DeviceWeights> weights,
-                           const PrepareOptions& options)
+                           std::unique_ptr<DeviceForward> forward, const PrepareOptions& options)
     : device_(device),
       queue_(device.queue()),
       problem_(problem),
       label_(options.label),
-      forward_(problem, std::move(weights)) {
+      forward_(std::move(forward)) {
   if (!options.graph) return;
   // Kernels are loaded at their first launch, which a capture must not contain.
   set_up();
-  forward_.enqueue(queue_.stream(), nullptr);
+  forward_->enqueue(queue_.stream(), nullptr);
   queue_.wait_for_all(kLayer);
-  graph_ = capture_graph(queue_.stream(), [&] { forward_.enqueue(queue_.stream(), nullptr); });
+  graph_ = capture_graph(queue_.stream(), [&] { forward_->enqueue(queue_.stream(), nullptr); });
   queue_.wait_for_all("uploading a graph");
 }
 
@@ -55,7 +54,7 @@ CudaPrepared::~CudaPrepared() {
 
 void CudaPrepared::poison() {
   const std::int64_t elements = problem_.tokens * problem_.shape.hidden;
-  std::uint16_t* const y = forward_.output();
+  std::uint16_t* const y = forward_->output();
   enqueue_fill(y - kGuardElements, kGuardElements, kGuard, queue_.stream());
   enqueue_fill(y, elements, kPoison, queue_.stream());
   enqueue_fill(y + elements, kGuardElements, kGuard, queue_.stream());
@@ -64,7 +63,7 @@ void CudaPrepared::poison() {
 void CudaPrepared::set_up() {
   require_device();
   queue_.wait_for_all(kLayer);
-  forward_.upload(queue_.stream());
+  forward_->upload(queue_.stream());
   poison();
 }
 
@@ -74,7 +73,7 @@ void CudaPrepared::enqueue_call(PhaseMarks* marks) {
   if (graph_) {
     cuda_check(cudaGraphLaunch(graph_.get(), stream), "launching a graph");
   } else {
-    forward_.enqueue(stream, marks);
+    forward_->enqueue(stream, marks);
     if (marks != nullptr) marks->end(stream);
   }
   queue_.count_call();
@@ -87,7 +86,7 @@ void CudaPrepared::take_answer(std::span<std::uint16_t> y) {
     fail(ErrorCode::kInternal, "cuda: an answer of {} elements into {}", elements, y.size());
   }
   constexpr std::int64_t kElement = sizeof(std::uint16_t);
-  const std::uint16_t* const from = forward_.output();
+  const std::uint16_t* const from = forward_->output();
   const cudaStream_t stream = queue_.stream();
   std::array<std::uint16_t, kGuardElements> before{};
   std::array<std::uint16_t, kGuardElements> after{};
@@ -120,7 +119,7 @@ bool CudaPrepared::fetch(std::span<std::uint16_t> y) {
 }
 
 std::optional<DynamicScaleClaim> CudaPrepared::dynamic_scale() const {
-  return forward_.dynamic_scale(queue_.stream());
+  return forward_->dynamic_scale(queue_.stream());
 }
 
 PhaseTimes CudaPrepared::run_phases(std::span<std::uint16_t> y) {
@@ -128,7 +127,7 @@ PhaseTimes CudaPrepared::run_phases(std::span<std::uint16_t> y) {
   PhaseMarks marks(label_, true);
   const cudaStream_t stream = queue_.stream();
   queue_.wait_for_all(kLayer);
-  forward_.enqueue(stream, &marks);
+  forward_->enqueue(stream, &marks);
   marks.end(stream);
   take_answer(y);
   return marks.take_times();
@@ -152,15 +151,14 @@ double CudaPrepared::run_profiled(std::span<std::uint16_t> y) {
   return seconds_between(start.get(), stop.get());
 }
 
-CudaResident::CudaResident(CudaDevice& device, const MoeProblem& problem,
-                           std::shared_ptr<const DeviceWeights> weights)
-    : forward_(problem, std::move(weights)) {
-  forward_.upload_scales(device.queue().stream());
+CudaResident::CudaResident(CudaDevice& device, std::unique_ptr<DeviceForward> forward)
+    : forward_(std::move(forward)) {
+  forward_->upload_scales(device.queue().stream());
   device.queue().wait_for_all("uploading scales");
 }
 
 void CudaResident::enqueue(const DeviceArrays& arrays, void* stream) {
-  forward_.enqueue(arrays, static_cast<cudaStream_t>(stream));
+  forward_->enqueue(arrays, static_cast<cudaStream_t>(stream), nullptr);
 }
 
 }  // namespace moebench::cuda

@@ -1,4 +1,4 @@
-// One prepared case on the device: a Forward with everything that measuring needs around it.
+// One prepared case on the device: a DeviceForward with everything that measuring needs around it.
 #pragma once
 
 #include <memory>
@@ -6,14 +6,16 @@
 
 #include "moebench/backend/backend.h"
 #include "moebench/backend/cuda/cuda_device.h"
-#include "moebench/backend/cuda/forward.h"
+#include "moebench/backend/cuda/device.h"
+#include "moebench/backend/cuda/device_forward.h"
 
 namespace moebench::cuda {
 
 class CudaPrepared final : public PreparedMoe {
  public:
+  /// `forward` is of this problem, which must outlive the object.
   CudaPrepared(CudaDevice& device, const MoeProblem& problem,
-               std::shared_ptr<const DeviceWeights> weights, const PrepareOptions& options);
+               std::unique_ptr<DeviceForward> forward, const PrepareOptions& options);
   ~CudaPrepared() override;
 
   void run(std::span<std::uint16_t> y) override;
@@ -25,7 +27,7 @@ class CudaPrepared final : public PreparedMoe {
   void enqueue() override;
   [[nodiscard]] bool fetch(std::span<std::uint16_t> y) override;
   [[nodiscard]] std::string guard_damage() const override { return guard_damage_; }
-  [[nodiscard]] std::int64_t scratch_bytes() const override { return forward_.scratch_bytes(); }
+  [[nodiscard]] std::int64_t scratch_bytes() const override { return forward_->scratch_bytes(); }
 
  private:
   /// Tokens, routing and scales as the problem now has them; poison where the answer goes, guards
@@ -41,21 +43,20 @@ class CudaPrepared final : public PreparedMoe {
   StreamQueue& queue_;
   const MoeProblem& problem_;
   std::string label_;
-  Forward forward_;
+  std::unique_ptr<DeviceForward> forward_;
   GraphExec graph_;
   std::int64_t enqueued_ = 0;  ///< calls since the last run()
   std::string guard_damage_;
 };
 
-/// A case on arrays of a caller: a Forward with nothing around it.
+/// A case on arrays of a caller: a DeviceForward with nothing around it.
 class CudaResident final : public ResidentMoe {
  public:
-  CudaResident(CudaDevice& device, const MoeProblem& problem,
-               std::shared_ptr<const DeviceWeights> weights);
+  CudaResident(CudaDevice& device, std::unique_ptr<DeviceForward> forward);
   void enqueue(const DeviceArrays& arrays, void* stream) override;
 
  private:
-  Forward forward_;
+  std::unique_ptr<DeviceForward> forward_;
 };
 
 }  // namespace moebench::cuda

@@ -1,0 +1,303 @@
+#include "moebench/backend/triton/triton_backend.h"
+
+#include <algorithm>
+#include <limits>
+#include <map>
+#include <set>
+
+#include "moebench/backend/cuda/cuda_device.h"
+#include "moebench/backend/cuda/prepared.h"
+#include "moebench/backend/triton/cubin.h"
+#include "moebench/backend/triton/forward.h"
+#include "moebench/backend/triton/tuned.h"
+#include "moebench/core/error.h"
+
+namespace moebench::triton {
+namespace {
+
+using cuda::CudaDevice;
+
+/// align keeps a count for each in shared memory.
+constexpr std::int64_t kMaxExperts = 8192;
+constexpr int kTuningRuns = 5;
+constexpr int kTuningGroups[] = {1, 4, 16};
+
+int arch_of(const CudaDevice& device) {
+  return device.hardware().major * 10 + device.hardware().minor;
+}
+
+std::string architectures(const EmbeddedSet& set) {
+  std::set<int> archs;
+  for (const EmbeddedKernel& kernel : set.kernels) archs.insert(kernel.arch);
+  return fmt::format("sm_{}", fmt::join(archs, ", sm_"));
+}
+
+/// Tries every tile on a case's own data.
+class Tuner {
+ public:
+  Tuner(CudaDevice& device, KernelCache& kernels, const EmbeddedSet& set)
+      : device_(device), kernels_(kernels), set_(set) {}
+
+  CaseConfig tune(const MoeProblem& problem, const std::shared_ptr<const TritonWeights>& weights) {
+    const int arch = arch_of(device_);
+    const auto gate_up = usable_kernels(set_, arch, problem.shape.act, problem.shape.hidden);
+    const auto down = usable_kernels(set_, arch, problem.shape.act, problem.shape.intermediate);
+    std::set<int> heights;
+    for (const EmbeddedKernel* kernel : gate_up) heights.insert(kernel->tile.block_m);
+    double best_s = std::numeric_limits<double>::infinity();
+    CaseConfig best;
+    for (const int block_m : heights) {
+      const auto first_gate_up = of_height(gate_up, block_m);
+      const auto first_down = of_height(down, block_m);
+      if (first_gate_up.empty() || first_down.empty()) continue;
+      CaseConfig config{first_gate_up.front(), first_down.front(), 1,
+                        "measured here by --autotune"};
+      TritonForward forward(problem, weights, config, kernels_);
+      const cudaStream_t stream = device_.queue().stream();
+      forward.upload(stream);
+      forward.enqueue(stream, nullptr);
+      cuda::wait(stream, "the MoE layer");
+      for (const int group_m : kTuningGroups) {
+        const auto [gate_up_s, gate_up_kernel] = fastest(forward, false, first_gate_up, group_m);
+        const auto [down_s, down_kernel] = fastest(forward, true, first_down, group_m);
+        if (gate_up_s + down_s >= best_s) continue;
+        best_s = gate_up_s + down_s;
+        best = {gate_up_kernel, down_kernel, group_m, config.origin};
+      }
+    }
+    return best;
+  }
+
+ private:
+  using Kernels = std::vector<const EmbeddedKernel*>;
+
+  static Kernels of_height(const Kernels& all, int block_m) {
+    Kernels out;
+    std::copy_if(all.begin(), all.end(), std::back_inserter(out),
+                 [&](const EmbeddedKernel* kernel) { return kernel->tile.block_m == block_m; });
+    return out;
+  }
+
+  std::pair<double, const EmbeddedKernel*> fastest(const TritonForward& forward, bool down,
+                                                   const Kernels& candidates, int group_m) {
+    std::pair<double, const EmbeddedKernel*> best{std::numeric_limits<double>::infinity(), nullptr};
+    for (const EmbeddedKernel* candidate : candidates) {
+      const double seconds = forward.time_gemm(down, *kernels_.get(*candidate), group_m,
+                                               kTuningRuns, device_.queue().stream());
+      best = std::min(best, {seconds, candidate});
+    }
+    return best;
+  }
+
+  CudaDevice& device_;
+  KernelCache& kernels_;
+  const EmbeddedSet& set_;
+};
+
+/// What the kernels of one backend share.
+struct Shared {
+  explicit Shared(CudaDevice& owner) : device(owner), kernels(embedded_set()) {}
+  CudaDevice& device;
+  KernelCache kernels;
+};
+
+class TritonKernel final : public Kernel {
+ public:
+  TritonKernel(CudaDevice& owner, bool autotune)
+      : shared_(std::make_shared<Shared>(owner)), autotune_(autotune) {}
+
+  [[nodiscard]] std::string name() const override { return "triton_moe"; }
+  [[nodiscard]] std::string detail() const override {
+    const cuda::DeviceFacts& facts = device_ref().hardware();
+    return fmt::format("Triton {}, sm_{}, {} products, {}, {} SMs", set_.triton_version,
+                       arch_of(device_ref()), set_.accumulation, facts.name, facts.multiprocessors);
+  }
+  [[nodiscard]] std::string case_detail(const MoeShape& shape, const SchemeConfig& config,
+                                        std::int64_t tokens) const override {
+    const auto chosen = known_config(shape, config, tokens);
+    if (!chosen) return detail();
+    return fmt::format("{}; tiles {} and {}, {}", detail(), name_of(chosen->gate_up->tile),
+                       name_of(chosen->down->tile), chosen->origin);
+  }
+  [[nodiscard]] Scheme scheme() const override { return Scheme::kFp8; }
+  [[nodiscard]] bool has_graphs() const override { return true; }
+  [[nodiscard]] Device* device() const override { return &device_ref(); }
+  [[nodiscard]] std::string weight_layout() const override { return "canonical"; }
+
+  [[nodiscard]] Support supports(const MoeShape& shape, const SchemeConfig& config) const override {
+    constexpr std::int64_t kMultiple = 16;
+    if (config.scheme != scheme()) {
+      return Support::no(
+          fmt::format("{} computes {}, not {}", name(), name_of(scheme()), name_of(config.scheme)));
+    }
+    if (shape.topk < 1 || shape.topk > shape.num_experts) {
+      return Support::no(
+          fmt::format("topk {} is not in 1..{} experts", shape.topk, shape.num_experts));
+    }
+    if (shape.hidden % kMultiple != 0 || shape.intermediate % kMultiple != 0) {
+      return Support::no("K and N must be multiples of 16");
+    }
+    if (shape.num_experts > kMaxExperts) return Support::no("more than 8192 experts");
+    if (std::max(shape.hidden, 2 * shape.intermediate) > std::numeric_limits<std::int32_t>::max()) {
+      return Support::no("K and 2 N must be less than 2^31");
+    }
+    if (!choose_config(set_, arch_of(device_ref()), shape, 1)) {
+      return Support::no(
+          fmt::format("no kernel for sm_{} and {}", arch_of(device_ref()), name_of(shape.act)));
+    }
+    return Support::yes();
+  }
+
+  [[nodiscard]] std::int64_t packed_bytes(const MoeShape& shape,
+                                          const SchemeConfig& config) const override {
+    return triton_weight_bytes(shape, weight_format(config));
+  }
+  [[nodiscard]] std::int64_t scratch_bytes(const MoeShape& shape, const SchemeConfig& config,
+                                           std::int64_t tokens) const override {
+    // The lowest tiles take the most rows' worth of tile numbers, the tallest the most padding:
+    // both are small beside the rest, and which are taken is not known before --autotune.
+    std::int64_t bytes = 0;
+    for (const EmbeddedKernel& kernel : set_.kernels) {
+      bytes = std::max(bytes, ForwardSizes(shape, config, tokens, kernel.tile.block_m).total());
+    }
+    return bytes;
+  }
+  [[nodiscard]] std::shared_ptr<const PackedWeights> pack(
+      const WeightSource& weights, const PackProgress& progress) const override {
+    cuda::require_device();
+    return pack_triton(weights, progress);
+  }
+  [[nodiscard]] std::unique_ptr<PreparedMoe> prepare(const MoeProblem& problem,
+                                                     std::shared_ptr<const PackedWeights> weights,
+                                                     const PrepareOptions& options) const override {
+    return std::make_unique<cuda::CudaPrepared>(device_ref(), problem,
+                                                forward(problem, std::move(weights)), options);
+  }
+  [[nodiscard]] std::unique_ptr<ResidentMoe> prepare_resident(
+      const MoeProblem& problem, std::shared_ptr<const PackedWeights> weights) const override {
+    return std::make_unique<cuda::CudaResident>(device_ref(), forward(problem, std::move(weights)));
+  }
+
+ private:
+  [[nodiscard]] CudaDevice& device_ref() const { return shared_->device; }
+
+  [[nodiscard]] TuningKey key_of(const MoeShape& shape, const SchemeConfig& config,
+                                 std::int64_t tokens) const {
+    return {device_ref().hardware().name,
+            arch_of(device_ref()),
+            shape,
+            config,
+            tokens,
+            cubins_digest()};
+  }
+  [[nodiscard]] const std::string& cubins_digest() const {
+    static const std::string digest = hex(sha256(set_.cubins)).substr(0, 16);
+    return digest;
+  }
+
+  /// Without measuring: what was measured here before, if asked for, or the table's.
+  [[nodiscard]] std::optional<CaseConfig> known_config(const MoeShape& shape,
+                                                       const SchemeConfig& config,
+                                                       std::int64_t tokens) const {
+    if (autotune_) {
+      if (auto tuned = find_tuned(tuned_file_path(), set_, key_of(shape, config, tokens)))
+        return tuned;
+    }
+    return choose_config(set_, arch_of(device_ref()), shape, tokens);
+  }
+
+  [[nodiscard]] CaseConfig config_for(const MoeProblem& problem,
+                                      const std::shared_ptr<const TritonWeights>& weights) const {
+    const TuningKey key = key_of(problem.shape, problem.scheme, problem.tokens);
+    if (autotune_ && problem.tokens > 0 && !find_tuned(tuned_file_path(), set_, key)) {
+      CaseConfig tuned = Tuner(device_ref(), shared_->kernels, set_).tune(problem, weights);
+      if (tuned.gate_up != nullptr) {
+        // Without a file the next run measures again.
+        (void)append_tuned(tuned_file_path(), key, tuned);
+        return tuned;
+      }
+    }
+    return *known_config(problem.shape, problem.scheme, problem.tokens);
+  }
+
+  [[nodiscard]] std::unique_ptr<cuda::DeviceForward> forward(
+      const MoeProblem& problem, std::shared_ptr<const PackedWeights> weights) const {
+    auto packed = std::dynamic_pointer_cast<const TritonWeights>(std::move(weights));
+    if (packed == nullptr) fail(ErrorCode::kInternal, "{}: weights of another kernel", name());
+    const MoeShape& of = packed->shape();
+    if (of.num_experts != problem.shape.num_experts || of.hidden != problem.shape.hidden ||
+        of.intermediate != problem.shape.intermediate ||
+        packed->format() != weight_format(problem.scheme)) {
+      fail(ErrorCode::kInternal, "{}: weights of another layer or format", name());
+    }
+    const Support support = supports(problem.shape, problem.scheme);
+    if (!support.ok) fail(ErrorCode::kBadInput, "{}: {}", name(), support.reason);
+    const CaseConfig config = config_for(problem, packed);
+    return std::make_unique<TritonForward>(problem, std::move(packed), config, shared_->kernels);
+  }
+
+  const EmbeddedSet& set_ = embedded_set();
+  std::shared_ptr<Shared> shared_;
+  bool autotune_;
+};
+
+class TritonBackend final : public Backend {
+ public:
+  TritonBackend(const BackendOptions& options, const Backend& cuda)
+      : autotune_(options.autotune), cuda_(cuda) {}
+
+  [[nodiscard]] std::string name() const override { return "triton"; }
+  [[nodiscard]] bool is_companion() const override { return true; }
+  [[nodiscard]] BackendInfo info() const override {
+    const std::string detail = fmt::format("Triton {}, {} kernels for {}", set_.triton_version,
+                                           set_.kernels.size(), architectures(set_));
+    const std::string reason = unavailable();
+    return {.name = name(),
+            .available = reason.empty() ? Support::yes() : Support::no(reason),
+            .detail = detail};
+  }
+  [[nodiscard]] std::vector<std::unique_ptr<Kernel>> kernels() const override {
+    std::vector<std::unique_ptr<Kernel>> kernels;
+    if (unavailable().empty())
+      kernels.push_back(std::make_unique<TritonKernel>(*opened(), autotune_));
+    return kernels;
+  }
+  [[nodiscard]] Device* device() const override {
+    return unavailable().empty() ? cuda_.device() : nullptr;
+  }
+
+ private:
+  [[nodiscard]] CudaDevice* opened() const { return dynamic_cast<CudaDevice*>(cuda_.device()); }
+
+  /// Empty where the kernels can run here. A defect of the machine code first: it is there without
+  /// a device, too.
+  [[nodiscard]] const std::string& unavailable() const {
+    if (!reason_) reason_ = find_reason();
+    return *reason_;
+  }
+  [[nodiscard]] std::string find_reason() const {
+    for (const EmbeddedKernel& kernel : set_.kernels) {
+      if (std::string defect = cubin_defect(kernel, set_.cubins); !defect.empty()) return defect;
+    }
+    const CudaDevice* const device = opened();
+    if (device == nullptr) return cuda_.info().available.reason;
+    const auto fits = [&](const EmbeddedKernel& kernel) { return kernel.arch == arch_of(*device); };
+    if (!std::any_of(set_.kernels.begin(), set_.kernels.end(), fits)) {
+      return fmt::format("compiled for {}, device is sm_{}", architectures(set_), arch_of(*device));
+    }
+    return {};
+  }
+
+  const EmbeddedSet& set_ = embedded_set();
+  bool autotune_;
+  const Backend& cuda_;
+  mutable std::optional<std::string> reason_;
+};
+
+}  // namespace
+
+std::unique_ptr<Backend> make_triton_backend(const BackendOptions& options, const Backend& cuda) {
+  return std::make_unique<TritonBackend>(options, cuda);
+}
+
+}  // namespace moebench::triton

@@ -1,0 +1,175 @@
+// The layer as the Triton backend computes it - align, quantise, GEMM1, SiLU * up, quantise, GEMM2,
+// weighted sum - on the emulated device, judged by the oracle row by row.
+#include "moebench/backend/triton/forward.h"
+
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <array>
+
+#include "moebench/backend/triton/align.h"
+#include "moebench/backend/triton/kernels.h"
+#include "moebench/moe/reference.h"
+#include "moebench/moe/verify.h"
+#include "tests/cuda/emulated/emulator.h"
+#include "tests/support/moe_cases.h"
+
+namespace moebench::triton {
+namespace {
+
+using testing::LayerCase;
+using testing::SchemeCase;
+
+EmbeddedKernel kernel_of(ActType act, int block_m) {
+  EmbeddedKernel kernel;
+  kernel.name = "emulated";
+  kernel.act = act;
+  kernel.tile = {block_m, 64, 64, 4, 3, false, true};
+  return kernel;
+}
+
+void check_layer(const LayerCase& made, const SchemeCase& scheme, int block_m, bool exact,
+                 std::uint64_t seed) {
+  const MoeProblem& problem = made.problem;
+  SCOPED_TRACE(fmt::format("{}, block_m {}{}", testing::describe(seed, problem), block_m,
+                           exact ? ", exact" : ""));
+  emulated::settings().seed = seed;
+  const EmbeddedKernel kernel = kernel_of(scheme.act, block_m);
+  const EmbeddedSet set;
+  KernelCache kernels(set);
+  TritonForward forward(problem, pack_triton(made.weights, {}), {&kernel, &kernel, 1, ""}, kernels);
+  forward.upload(nullptr);
+  const std::int64_t count = problem.tokens * problem.shape.hidden;
+  std::uint16_t* const y = forward.output();
+  std::fill(y - kGuardElements, y, kGuard);
+  std::fill(y + count, y + count + kGuardElements, kGuard);
+  std::vector<std::uint16_t> first;
+  for (int run = 0; run < 2; ++run) {
+    std::fill(y, y + count, kPoison);
+    // Twice without a wait, on what the first call left behind.
+    for (int call = 0; call <= run; ++call) forward.enqueue(nullptr, nullptr);
+    cuda::wait(cudaStream_t{}, "the layer");
+    const std::vector<std::uint16_t> answer(y, y + count);
+    if (run == 0) first = answer;
+    EXPECT_EQ(answer, first);
+  }
+  const auto intact = [](const std::uint16_t* guards) {
+    return std::all_of(guards, guards + kGuardElements,
+                       [](std::uint16_t x) { return x == kGuard; });
+  };
+  EXPECT_TRUE(intact(y - kGuardElements) && intact(y + count));
+  const auto claim = forward.dynamic_scale(nullptr);
+  const ReferenceRows reference =
+      reference_forward(problem, made.weights, testing::all_rows(problem), claim, 0);
+  const Verdict verdict = judge(problem, reference, first, "");
+  EXPECT_TRUE(verdict.passed()) << verdict.reason << "; share of the bound "
+                                << verdict.worst_bound_share;
+  if (exact) {
+    EXPECT_EQ(verdict.worst_row_error, 0.0);
+  }
+}
+
+class EmulatedTriton : public ::testing::TestWithParam<SchemeCase> {};
+
+TEST_P(EmulatedTriton, LayersOfManyShapesPass) {
+  std::uint64_t seed = 1;
+  for (const int block_m : {16, 64}) {
+    for (const auto& [experts, topk, hidden, intermediate, tokens] :
+         {std::array<std::int64_t, 5>{4, 2, 128, 32, 9},
+          {1, 1, 16, 16, 1},
+          {40, 8, 48, 80, 5},
+          {6, 6, 144, 48, 5},
+          {3, 2, 32, 272, 20},
+          {8, 2, 32, 32, 0}}) {
+      const MoeShape shape{experts, topk, hidden, intermediate, GetParam().act};
+      check_layer(testing::synthetic_case(seed, shape, GetParam().scheme, tokens), GetParam(),
+                  block_m, false, seed);
+      ++seed;
+    }
+  }
+}
+
+TEST_P(EmulatedTriton, ExactLayersAreExact) {
+  const MoeShape shape{5, 2, 96, 64, GetParam().act};
+  check_layer(testing::exact_case(9, shape, GetParam().scheme, 11), GetParam(), 32, true, 9);
+}
+
+std::vector<SchemeCase> fp8_cases() {
+  std::vector<SchemeCase> out;
+  for (const SchemeCase& scheme_case : testing::all_scheme_cases()) {
+    if (scheme_case.scheme.scheme == Scheme::kFp8) out.push_back(scheme_case);
+  }
+  return out;
+}
+INSTANTIATE_TEST_SUITE_P(Fp8, EmulatedTriton, ::testing::ValuesIn(fp8_cases()),
+                         testing::param_name<::testing::TestParamInfo<SchemeCase>>);
+
+/// The device's align kernel against the host's, with more experts than threads, too.
+TEST(EmulatedAlign, WritesWhatTheHostDoes) {
+  std::uint64_t seed = 1;
+  for (const auto& [experts, topk, tokens] : {std::array<std::int64_t, 3>{1, 1, 1},
+                                              {4, 2, 100},
+                                              {256, 8, 64},
+                                              {1500, 4, 90},
+                                              {8, 8, 300},
+                                              {31, 3, 11}}) {
+    for (const auto kind :
+         {RoutingSpec::Kind::kUniform, RoutingSpec::Kind::kSingle, RoutingSpec::Kind::kZipf}) {
+      RoutingSpec spec;
+      spec.kind = kind;
+      const Routing routing = make_routing(spec, seed, tokens, experts, topk, false);
+      emulated::settings().seed = seed++;
+      const int block_m = std::array{16, 32, 64, 128}[seed % 4];
+      const std::int64_t pairs = tokens * topk;
+      const std::int64_t rows = max_aligned_rows(pairs, experts, block_m);
+      const cuda::DeviceBuffer ids(pairs * 4, "ids"), sorted(rows * 4, "rows"),
+          tiles(rows / block_m * 4, "tiles");
+      const cuda::DeviceBuffer padded(4, "rows"), key(8, "amax");
+      std::copy(routing.topk_ids.begin(), routing.topk_ids.end(), ids.as<std::int32_t>());
+      AlignArgs args{ids.as<std::int32_t>(),
+                     pairs,
+                     experts,
+                     block_m,
+                     sorted.as<std::int32_t>(),
+                     tiles.as<std::int32_t>(),
+                     padded.as<std::int32_t>(),
+                     key.as<std::uint64_t>()};
+      ASSERT_EQ(enqueue_align(args, nullptr), cudaSuccess);
+      cuda::wait(cudaStream_t{}, "align");
+      const Alignment expected = align_pairs(routing.topk_ids, experts, block_m);
+      const std::int64_t used = *padded.as<std::int32_t>();
+      ASSERT_EQ(used, std::ssize(expected.sorted_pairs));
+      EXPECT_EQ(std::vector<std::int32_t>(args.sorted_pairs, args.sorted_pairs + used),
+                expected.sorted_pairs);
+      EXPECT_EQ(std::vector<std::int32_t>(args.tile_experts, args.tile_experts + used / block_m),
+                expected.tile_experts);
+      EXPECT_EQ(*key.as<std::uint64_t>(), 0U);
+    }
+  }
+}
+
+/// Weights made on the device are the source's, bit for bit.
+TEST(EmulatedWeights, AreTheSources) {
+  for (const WeightFormat format : {WeightFormat::kFp8PerTensor, WeightFormat::kFp8PerChannel}) {
+    const MoeShape shape{3, 1, 80, 48, ActType::kFp16};
+    const WeightSource source = synthetic_weights(4, shape, format);
+    const auto made = pack_triton(source, {});
+    WeightSource copied_from = source;
+    copied_from.synthetic_seed.reset();
+    const auto copied = pack_triton(copied_from, {});
+    for (const bool down : {false, true}) {
+      const std::int64_t rows = down ? shape.hidden : 2 * shape.intermediate;
+      const std::int64_t codes =
+          shape.num_experts * rows * (down ? shape.intermediate : shape.hidden);
+      const std::int64_t scales =
+          shape.num_experts * (format == WeightFormat::kFp8PerChannel ? rows : 1);
+      EXPECT_TRUE(std::equal(made->codes(down), made->codes(down) + codes, copied->codes(down)));
+      EXPECT_TRUE(
+          std::equal(made->scales(down), made->scales(down) + scales, copied->scales(down)));
+    }
+  }
+}
+
+}  // namespace
+}  // namespace moebench::triton
