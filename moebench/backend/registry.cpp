@@ -2,6 +2,7 @@
 #include "moebench/backend/backend.h"
 #include "moebench/backend/cpu/cpu_backend.h"
 #include "moebench/backend/cuda/cuda_backend.h"
+#include "moebench/backend/cutlass/cutlass_backend.h"
 #include "moebench/backend/triton/triton_backend.h"
 
 namespace moebench {
@@ -10,6 +11,7 @@ std::vector<std::unique_ptr<Backend>> make_backends(const BackendOptions& option
   std::vector<std::unique_ptr<Backend>> backends;
   backends.push_back(cuda::make_cuda_backend(options));
   backends.push_back(triton::make_triton_backend(options, *backends.back()));
+  backends.push_back(cutlass_moe::make_cutlass_backend(options));
   backends.push_back(cpu::make_cpu_backend(options));
   return backends;
 }

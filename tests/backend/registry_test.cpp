@@ -2,7 +2,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <set>
+#include <string>
 
 #include "moebench/backend/backend.h"
 
@@ -18,6 +20,34 @@ TEST(Registry, CudaIsNamedAndSaysWhyItIsNotThere) {
     return;
   }
   FAIL() << "no cuda entry";
+}
+
+TEST(Registry, CutlassIsNamedAndSaysWhyItIsNotThere) {
+  for (const auto& backend : make_backends({})) {
+    const BackendInfo info = backend->info();
+    if (info.name != "cutlass") continue;
+    EXPECT_NE(info.available.ok, backend->kernels().empty());
+    EXPECT_EQ(info.available.ok, info.available.reason.empty()) << info.available.reason;
+    return;
+  }
+  FAIL() << "no cutlass entry";
+}
+
+TEST(Registry, TritonIsNamedAndSharesTheDeviceOfCuda) {
+  const auto backends = make_backends({});
+  const auto named = [&](const std::string& name) {
+    return std::find_if(backends.begin(), backends.end(),
+                        [&](const auto& backend) { return backend->name() == name; });
+  };
+  ASSERT_NE(named("triton"), backends.end());
+  const Backend& triton = **named("triton");
+  const BackendInfo info = triton.info();
+  EXPECT_EQ(info.available.ok, info.available.reason.empty()) << info.available.reason;
+  EXPECT_NE(info.available.ok, triton.kernels().empty());
+  EXPECT_TRUE(triton.is_companion());
+  if (info.available.ok) {
+    EXPECT_EQ(triton.device(), (*named("cuda"))->device());
+  }
 }
 
 TEST(Registry, CpuOffersOneKernelPerScheme) {

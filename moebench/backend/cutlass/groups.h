@@ -126,4 +126,20 @@ MOEBENCH_HOST_DEVICE constexpr ProblemSize problem_size(const Group& group,
   return {static_cast<std::int32_t>(weight_rows), group.rows, static_cast<std::int32_t>(depth)};
 }
 
+/// Where a group's operands and its part of the output begin, in bytes (`out`: elements) from the
+/// begin of the arrays of all experts and rows.
+struct OperandOffsets {
+  std::int64_t weights, weight_scales, tokens, token_scales, out;
+};
+MOEBENCH_HOST_DEVICE constexpr OperandOffsets operand_offsets(const Group& group,
+                                                              std::int64_t weight_rows,
+                                                              std::int64_t depth) {
+  const std::int64_t row_bytes = depth / 2;
+  const std::int64_t padded_weight_rows =
+      cuda::divide_up(weight_rows, kScaleTileRows) * kScaleTileRows;
+  return {group.expert * weight_rows * row_bytes,
+          group.expert * scale_bytes(padded_weight_rows, depth), group.first_row * row_bytes,
+          scale_bytes(group.first_scale_row, depth), group.first_row * weight_rows};
+}
+
 }  // namespace moebench::cutlass_moe
