@@ -1,0 +1,189 @@
+// The whole layer - route, permute, grouped GEMMs, quantising pass, combine - as the kernels
+// compute it on the emulated device, judged by the oracle row by row.
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <random>
+
+#include "moebench/backend/cuda/forward.h"
+#include "moebench/backend/cuda/plan.h"
+#include "moebench/moe/reference.h"
+#include "moebench/moe/verify.h"
+#include "tests/cuda/emulated/emulator.h"
+#include "tests/support/moe_cases.h"
+
+namespace moebench::cuda {
+namespace {
+
+using testing::LayerCase;
+using testing::SchemeCase;
+
+/// Token t goes to `topk` experts from the t-th place on of the list that names each expert as
+/// often as `rows` says.
+Routing routing_of_rows(const std::vector<std::int64_t>& rows) {
+  Routing routing;
+  routing.topk = 1;
+  for (std::size_t expert = 0; expert < rows.size(); ++expert) {
+    for (std::int64_t i = 0; i < rows[expert]; ++i)
+      routing.topk_ids.push_back(static_cast<std::int32_t>(expert));
+  }
+  // Neighbours in the batch are not neighbours in the tiles.
+  std::mt19937 random(7);
+  std::shuffle(routing.topk_ids.begin(), routing.topk_ids.end(), random);
+  routing.tokens = static_cast<std::int64_t>(routing.topk_ids.size());
+  routing.topk_weights.assign(routing.topk_ids.size(), 0.75F);
+  return routing;
+}
+
+struct Layer {
+  std::string name;
+  std::int64_t hidden = 0;
+  std::int64_t intermediate = 0;
+  std::int64_t experts = 0;
+  Routing routing;
+};
+
+Layer rows_layer(std::string name, std::int64_t hidden, std::int64_t intermediate,
+                 const std::vector<std::int64_t>& rows) {
+  return {std::move(name), hidden, intermediate, static_cast<std::int64_t>(rows.size()),
+          routing_of_rows(rows)};
+}
+Layer drawn_layer(std::string name, std::int64_t hidden, std::int64_t intermediate,
+                  std::int64_t experts, std::int64_t topk, const char* routing,
+                  std::int64_t tokens) {
+  return {std::move(name), hidden, intermediate, experts,
+          make_routing(parse_routing(routing), 5, tokens, experts, topk, true)};
+}
+
+/// Weights and tokens of a scheme for it; on the device the weights come from the kernels that
+/// generate them, or (exact, or packed on the host) from the source.
+LayerCase make_case(const Layer& layer, const SchemeCase& scheme, bool exact) {
+  const MoeShape shape{layer.experts, layer.routing.topk, layer.hidden, layer.intermediate,
+                       scheme.act};
+  const WeightFormat format = weight_format(scheme.scheme);
+  constexpr std::uint64_t kSeed = 3;
+  const std::int64_t tokens = layer.routing.tokens;
+  if (exact)
+    return {exact_problem(kSeed, shape, scheme.scheme, tokens, layer.routing),
+            exact_weights(kSeed, shape, format)};
+  return {synthetic_problem(kSeed, shape, scheme.scheme, tokens, layer.routing,
+                            calibrate(kSeed, shape)),
+          synthetic_weights(kSeed, shape, format)};
+}
+
+struct Answer {
+  std::vector<std::uint16_t> y;
+  std::optional<DynamicScaleClaim> claim;
+  std::string guard_damage;
+};
+
+/// Runs enqueued one after the other without a wait in between, the output poisoned before the
+/// first.
+Answer run(Forward& forward, const MoeProblem& problem, std::uint64_t seed, int runs = 1) {
+  emulated::settings().seed = seed;
+  const std::int64_t count = problem.tokens * problem.shape.hidden;
+  std::uint16_t* const y = forward.output();
+  std::fill(y - kGuardElements, y, kGuard);
+  std::fill(y, y + count, kPoison);
+  std::fill(y + count, y + count + kGuardElements, kGuard);
+  for (int i = 0; i < runs; ++i) forward.enqueue(nullptr, nullptr);
+  wait(cudaStream_t{}, "the layer");
+  Answer answer{{y, y + count}, forward.dynamic_scale(nullptr), {}};
+  const auto intact = [](const std::uint16_t* guards) {
+    return std::all_of(guards, guards + kGuardElements,
+                       [](std::uint16_t x) { return x == kGuard; });
+  };
+  if (!intact(y - kGuardElements) || !intact(y + count))
+    answer.guard_damage = "wrote outside of the output";
+  return answer;
+}
+
+struct Run {
+  int multiprocessors;
+  std::uint64_t seed;
+};
+
+/// All rows against the oracle, for each run, and the same bits whatever the order in which warps,
+/// copies and blocks came.
+void check_layer(const Layer& layer, const SchemeCase& scheme, const std::vector<Run>& runs,
+                 bool exact = false) {
+  const LayerCase made = make_case(layer, scheme, exact);
+  const MoeProblem& problem = made.problem;
+  std::shared_ptr<const DeviceWeights> weights;
+  ReferenceRows reference;
+  std::optional<DynamicScaleClaim> referred_to;
+  for (const auto& [multiprocessors, seed] : runs) {
+    SCOPED_TRACE(
+        fmt::format("{} on {} multiprocessors, seed {}", layer.name, multiprocessors, seed));
+    emulated::settings() = {seed, multiprocessors};
+    if (!weights) weights = pack_device(made.weights, {});
+    Forward forward(problem, weights);
+    forward.upload(nullptr);
+    const Answer answer = run(forward, problem, seed);
+    const auto same_claim = [](const auto& a, const auto& b) {
+      return a.has_value() == b.has_value() && (!a || (a->scale == b->scale && a->pair == b->pair));
+    };
+    if (reference.tokens.empty() || !same_claim(answer.claim, referred_to)) {
+      referred_to = answer.claim;
+      reference =
+          reference_forward(problem, made.weights, testing::all_rows(problem), answer.claim, 0);
+    }
+    const Verdict verdict = judge(problem, reference, answer.y, answer.guard_damage);
+    EXPECT_TRUE(verdict.passed()) << verdict.reason << "; share of the bound "
+                                  << verdict.worst_bound_share;
+    if (exact) {
+      for (std::size_t i = 0; i < answer.y.size(); ++i) {
+        ASSERT_EQ(double{decode_act(scheme.act, answer.y[i])}, reference.expected[i])
+            << "element " << i;
+      }
+    }
+    // Twice without a wait, on what the first run left behind.
+    const Answer again = run(forward, problem, seed + 1, 2);
+    EXPECT_EQ(again.y, answer.y) << "other bits with another seed";
+    EXPECT_TRUE(same_claim(again.claim, answer.claim));
+  }
+}
+
+class EmulatedForward : public ::testing::TestWithParam<SchemeCase> {};
+
+TEST_P(EmulatedForward, EveryTileSize) {
+  check_layer(rows_layer("5 to 96 rows an expert", 208, 144, {5, 41, 12, 96, 30, 60}), GetParam(),
+              {{1, 1}, {7, 2}});
+  check_layer(rows_layer("two tiles an expert", 128, 208, {120, 1, 150, 0}), GetParam(),
+              {{3, 3}, {5, 4}});
+}
+
+TEST_P(EmulatedForward, SplitTiles) {
+  // Four chunks of depth, which up to all blocks of a grid share.
+  check_layer(drawn_layer("one row tile", 512, 80, 2, 2, "uniform", 9), GetParam(),
+              {{3, 20}, {7, 21}});
+  check_layer(drawn_layer("skewed", 144, 512, 6, 2, "zipf:1.5", 24), GetParam(),
+              {{2, 22}, {30, 23}});
+}
+
+TEST_P(EmulatedForward, FewTokens) {
+  check_layer(drawn_layer("one token", 208, 208, 5, 3, "uniform", 1), GetParam(), {{3, 40}});
+  check_layer(drawn_layer("two tokens", 128, 16, 3, 1, "uniform", 2), GetParam(), {{7, 41}});
+  check_layer(drawn_layer("all to one expert", 128, 128, 4, 1, "single", 200), GetParam(),
+              {{3, 42}});
+}
+
+TEST_P(EmulatedForward, ExactModeIsBitwise) {
+  check_layer(drawn_layer("skewed", 272, 208, 6, 2, "zipf:1.2", 57), GetParam(),
+              {{1, 60}, {3, 61}, {7, 62}}, true);
+  check_layer(rows_layer("large tiles", 256, 128, {90, 130}), GetParam(), {{5, 63}}, true);
+}
+
+std::vector<SchemeCase> scheme_cases() {
+  std::vector<SchemeCase> cases = testing::all_scheme_cases();
+  // Per token and per channel appear together, too.
+  std::erase_if(cases,
+                [](const SchemeCase& c) { return c.scheme.per_act_token != c.scheme.per_out_ch; });
+  return cases;
+}
+INSTANTIATE_TEST_SUITE_P(Schemes, EmulatedForward, ::testing::ValuesIn(scheme_cases()),
+                         testing::param_name<::testing::TestParamInfo<SchemeCase>>);
+
+}  // namespace
+}  // namespace moebench::cuda
