@@ -485,7 +485,7 @@ class Consumer {
 
   __device__ __forceinline__ float* partial_of(int block) const {
     return args_.partial + std::int64_t{block} * kTileBlocks * kBlockRows * kMaxTileTokens +
-           group_ * kWarpgroupThreads + thread_;
+           ptx::known_here(group_ * kWarpgroupThreads + thread_);
   }
 
   /// This block holds a later part of a tile, which the block with its first chunk finishes.
@@ -543,9 +543,11 @@ class Consumer {
   __device__ __forceinline__ int block_of(const TileSlot& tile, int block) const {
     return tile.row_tile * kTileBlocks + group_ * kGroupBlocks + block;
   }
-  __device__ __forceinline__ int warp() const { return thread_ / 32; }
-  __device__ __forceinline__ int row_pair() const { return thread_ % 32 / 4; }
-  __device__ __forceinline__ int first_token() const { return thread_ % 4 * 2; }
+  // Computed where they are used: all of them at once, and what follows from them for each N, would
+  // not fit into the registers beside the main loop.
+  __device__ __forceinline__ int warp() const { return ptx::known_here(thread_) / 32; }
+  __device__ __forceinline__ int row_pair() const { return ptx::known_here(thread_) % 32 / 4; }
+  __device__ __forceinline__ int first_token() const { return ptx::known_here(thread_) % 4 * 2; }
 
   /// Canonical row of the thread's row `upper` (0, 1), or one that exists.
   __device__ __forceinline__ std::int64_t weight_row(const TileSlot& tile, int block,
@@ -645,7 +647,7 @@ class Consumer {
     share_amax<N>(h, barrier, kWarpgroupThreads);
     // Each (block, token) is computed once: two amax give way to the factor and the scale.
     const float global_scale = args_.hidden_global_scale[tile.expert];
-    for (int i = thread_; i < kGroupBlocks * 2 * N; i += kWarpgroupThreads) {
+    for (int i = ptx::known_here(thread_); i < kGroupBlocks * 2 * N; i += kWarpgroupThreads) {
       float* place = exchange_ + (group_ * kGroupBlocks * 4 + i / N * 2) * kMaxTileTokens + i % N;
       const float amax = fmaxf(place[0], place[kMaxTileTokens]);
       const float scale = e4m3_round(global_scale * __fdiv_rn(amax, 6.0F));

@@ -164,6 +164,13 @@ __device__ inline void keep_before(std::uint32_t (&a)[4]) {
 /// registers.
 __device__ inline void keep_order() { asm volatile("" ::: "memory"); }
 
+/// `x`, as something that is only known here: what follows from it is not computed before a loop
+/// and held in registers all through it.
+__device__ inline int known_here(int x) {
+  asm volatile("" : "+r"(x));
+  return x;
+}
+
 __device__ inline void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 __device__ inline void wgmma_commit() {
   asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
