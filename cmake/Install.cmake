@@ -9,6 +9,10 @@ foreach(folder core quant moe backend api)
   target_sources(moebench_library PRIVATE $<TARGET_OBJECTS:moebench_${folder}>)
   target_include_directories(moebench_library PUBLIC $<BUILD_INTERFACE:${PROJECT_BINARY_DIR}/include/${folder}>)
 endforeach()
+# A target's objects are those that it compiles: the backend's from targets of their own are named apart.
+foreach(target IN LISTS MOEBENCH_BACKEND_OBJECT_TARGETS)
+  target_sources(moebench_library PRIVATE $<TARGET_OBJECTS:${target}>)
+endforeach()
 target_include_directories(moebench_library PUBLIC $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>)
 target_compile_features(moebench_library PUBLIC cxx_std_20)
 # fmt is in the interface (core/error.h formats messages); OpenMP is needed by the linker alone.

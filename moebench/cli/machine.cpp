@@ -28,6 +28,7 @@ void take_companions(Machine& machine, const Backend& first) {
 }
 
 void take_first_available(Machine& machine) {
+  std::string last_reason;  // one cause, a driver that is missing, say, is told once
   for (const std::unique_ptr<Backend>& backend : machine.backends) {
     if (backend->is_companion()) continue;
     BackendInfo info = backend->info();
@@ -37,8 +38,9 @@ void take_first_available(Machine& machine) {
       take_companions(machine, *backend);
       return;
     }
-    machine.notes.push_back(
-        fmt::format("{}: not available ({})", info.name, info.available.reason));
+    if (info.available.reason == last_reason) continue;
+    last_reason = info.available.reason;
+    machine.notes.push_back(fmt::format("{}: not available ({})", info.name, last_reason));
   }
   fail(ErrorCode::kUnavailable,
        "--backend: no backend is available; moebench list backends says why");
