@@ -27,7 +27,9 @@ struct BackendOptions {
   std::string forced_isa;  ///< empty: the fastest here; else as MOEBENCH_ISA ("portable", "avx2",
                            ///< "avx512", "avx512_bf16", ...)
   double device_timeout_s = 60.0;  ///< a device that does not answer for so long is taken for hung
-  bool autotune = false;           ///< kernels that have a choice of tiles measure it before a case
+  std::string routing =
+      "uniform";          ///< of the cases, as --routing names it: a measured choice is for it
+  bool autotune = false;  ///< kernels that have a choice of tiles measure it before a case
 };
 
 /// How a case is prepared.
@@ -103,6 +105,10 @@ class Kernel {
                                                 const SchemeConfig& /*scheme*/,
                                                 std::int64_t /*tokens*/) const {
     return detail();
+  }
+  /// The --backend that it is a kernel of.
+  [[nodiscard]] virtual std::string backend_name() const {
+    return device() != nullptr ? device()->name() : "cpu";
   }
   [[nodiscard]] virtual Scheme scheme() const = 0;
   [[nodiscard]] virtual Support supports(const MoeShape& shape,

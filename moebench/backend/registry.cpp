@@ -10,8 +10,9 @@ namespace moebench {
 std::vector<std::unique_ptr<Backend>> make_backends(const BackendOptions& options) {
   std::vector<std::unique_ptr<Backend>> backends;
   backends.push_back(cuda::make_cuda_backend(options));
-  backends.push_back(triton::make_triton_backend(options, *backends.back()));
   backends.push_back(cutlass_moe::make_cutlass_backend(options));
+  // Triton's kernels run on whichever device one of these has opened.
+  backends.push_back(triton::make_triton_backend(options, {backends[0].get(), backends[1].get()}));
   backends.push_back(cpu::make_cpu_backend(options));
   return backends;
 }

@@ -22,13 +22,15 @@ namespace {
 /// Sizes around the kernels' and formats' boundaries: one group and several, rows and columns that
 /// fill no vector, tile or 128-block, one expert, all experts taken, sizes that break NVFP4's group
 /// rule.
-constexpr std::array<MoeShape, 8> kBoundaryShapes = {{
+constexpr std::array<MoeShape, 10> kBoundaryShapes = {{
     {.num_experts = 1, .topk = 1, .hidden = 16, .intermediate = 16},
     {.num_experts = 4, .topk = 4, .hidden = 32, .intermediate = 16},
     {.num_experts = 3, .topk = 2, .hidden = 48, .intermediate = 80},
     {.num_experts = 8, .topk = 2, .hidden = 128, .intermediate = 64},
     {.num_experts = 5, .topk = 3, .hidden = 272, .intermediate = 144},
     {.num_experts = 12, .topk = 8, .hidden = 256, .intermediate = 272},
+    {.num_experts = 6, .topk = 2, .hidden = 512, .intermediate = 320},
+    {.num_experts = 4, .topk = 2, .hidden = 96, .intermediate = 2048},
     {.num_experts = 4, .topk = 2, .hidden = 33, .intermediate = 17},
     {.num_experts = 3, .topk = 2, .hidden = 129, .intermediate = 127},
 }};

@@ -275,6 +275,9 @@ void LayerBench::verify(Candidate& candidate) {
   for (std::size_t variant = 0; variant < candidate.input->problems.size(); ++variant) {
     candidate.prepared.push_back(
         kernel.prepare(*candidate.input->problems[variant], packed_.at(key), options));
+    // Preparing may have measured what to run.
+    candidate.result.kernel_detail = kernel.case_detail(layer_.shape, candidate.config,
+                                                        candidate.input->problems[variant]->tokens);
     verify_variant(candidate, variant);
     if (!candidate.passed()) return;
   }

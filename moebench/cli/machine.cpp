@@ -71,6 +71,7 @@ BackendOptions backend_options(const RunOptions& options) {
   return {.threads = thread_count(options),
           .forced_isa = options.isa,
           .device_timeout_s = options.device_timeout_s,
+          .routing = to_string(options.routing),
           .autotune = options.autotune};
 }
 

@@ -168,11 +168,6 @@ std::vector<std::string> measuring_flags(const RunOptions& options) {
   return flags;
 }
 
-std::string backend_of(const Column& column) {
-  const Device* const device = column.kernel->device();
-  return device != nullptr ? device->name() : "cpu";
-}
-
 const char* python_bool(bool value) { return value ? "True" : "False"; }
 
 }  // namespace
@@ -298,7 +293,8 @@ std::string repro_command(const RunOptions& options, const Layer& layer,
   if (comparison.per_out_ch) words.insert(words.end(), {"--limit-per-out-ch", "1"});
   words.insert(words.end(), {"--schemes", name_of(column.kernel->scheme())});
   words.insert(words.end(), {"--graph", column.graph ? "on" : "off"});
-  if (options.backend != "auto") words.insert(words.end(), {"--backend", backend_of(column)});
+  if (options.backend != "auto")
+    words.insert(words.end(), {"--backend", column.kernel->backend_name()});
   if (layer.renormalize != layer.model->renormalize) {
     words.emplace_back(layer.renormalize ? "--renormalize" : "--no-renormalize");
   }
@@ -329,7 +325,7 @@ CaseResult blank_result(const RunOptions& options, const Layer& layer, const Com
   result.kernel = column.name;
   result.kernel_detail =
       column.kernel->case_detail(layer.shape, scheme_config(comparison, column), comparison.tokens);
-  result.backend = backend_of(column);
+  result.backend = column.kernel->backend_name();
   result.routing = to_string(options.routing);
   result.cache = name_of(options.cache);
   result.graph = column.graph;

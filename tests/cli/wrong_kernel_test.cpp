@@ -100,7 +100,7 @@ int check_exit(const Tampering& tampering, std::string& out) {
 TEST(WrongKernel, CheckPassesSoundOnes) {
   std::string out;
   EXPECT_EQ(check_exit({}, out), 0);
-  EXPECT_THAT(out, HasSubstr("24 passed, 0 failed, 8 skipped"));
+  EXPECT_THAT(out, HasSubstr("32 passed, 0 failed, 8 skipped"));
 }
 
 TEST(WrongKernel, CheckFailsAWrongOneWithCoordinatesAndSeed) {
@@ -108,7 +108,7 @@ TEST(WrongKernel, CheckFailsAWrongOneWithCoordinatesAndSeed) {
   tampering.after_run = [](std::span<std::uint16_t> y, int) { y[0] ^= 0x2000; };
   std::string out;
   EXPECT_EQ(check_exit(tampering, out), 1);
-  EXPECT_THAT(out, AllOf(HasSubstr("0 passed, 24 failed, 8 skipped"),
+  EXPECT_THAT(out, AllOf(HasSubstr("0 passed, 32 failed, 8 skipped"),
                          HasSubstr("FAIL cpu/portable spoilt_moe_fp4"), HasSubstr("seed 0")));
 }
 

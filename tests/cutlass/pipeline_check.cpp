@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <map>
 #include <memory>
 #include <random>
 #include <string>
@@ -83,7 +84,11 @@ int run(int rounds, std::uint64_t first_seed) {
   }
   const int major = choice.facts.major;
   cuda::CudaDevice device(std::move(choice.facts));
-  int checked = 0;
+  std::map<const GroupedGemm*, int> checked;
+  for (const GroupedGemm* gemm : grouped_gemms()) {
+    if (gemm->major == major) checked[gemm] = 0;
+  }
+  int cases = 0;
   for (int round = 0; round < rounds; ++round) {
     const std::uint64_t seed = first_seed + static_cast<std::uint64_t>(round);
     std::mt19937_64 random(seed);
@@ -91,17 +96,28 @@ int run(int rounds, std::uint64_t first_seed) {
       return low + static_cast<std::int64_t>(random() % static_cast<std::uint64_t>(high - low + 1));
     };
     const ActType act = pick(0, 1) == 0 ? ActType::kFp16 : ActType::kBf16;
-    const LayerCase layer = random_case(pick, seed, act);
+    LayerCase layer = random_case(pick, seed, act);
+    // Depths beyond any pipeline's stages, too.
+    if (round % 8 == 7) {
+      const MoeShape deep{
+          .num_experts = 4, .topk = 2, .hidden = 7168, .intermediate = 2048, .act = act};
+      layer =
+          moebench::testing::synthetic_case(seed, deep, {.scheme = Scheme::kNvfp4}, pick(1, 12));
+    }
     check(device, layer, testing::reference_gemm(act), seed);
-    ++checked;
-    for (const GroupedGemm* gemm : grouped_gemms()) {
-      if (gemm->major != major || gemm->out != act) continue;
+    ++cases;
+    for (auto& [gemm, count] : checked) {
+      if (gemm->out != act) continue;
       check(device, layer, *gemm, seed);
-      ++checked;
+      ++count;
+      ++cases;
     }
   }
+  for (const auto& [gemm, count] : checked) {
+    if (count == 0) report(gemm->tile, "not checked; more rounds");
+  }
   std::printf("%s, sm_%d%d: %d cases, %d failures\n", device.hardware().name.c_str(),
-              device.hardware().major, device.hardware().minor, checked, failures);
+              device.hardware().major, device.hardware().minor, cases, failures);
   return failures == 0 ? 0 : 1;
 }
 

@@ -38,7 +38,8 @@ void check_layer(const LayerCase& made, const SchemeCase& scheme, int block_m, b
   const EmbeddedKernel kernel = kernel_of(scheme.act, block_m);
   const EmbeddedSet set;
   KernelCache kernels(set);
-  TritonForward forward(problem, pack_triton(made.weights, {}), {&kernel, &kernel, 1, ""}, kernels);
+  TritonForward forward(problem, pack_triton(made.weights, {}), {&kernel, &kernel, 1, 1, ""},
+                        kernels);
   forward.upload(nullptr);
   const std::int64_t count = problem.tokens * problem.shape.hidden;
   std::uint16_t* const y = forward.output();

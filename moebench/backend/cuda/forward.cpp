@@ -207,6 +207,7 @@ void Forward::upload(cudaStream_t stream) {
   copy_vector(ids_.as<std::int32_t>(), problem_.routing.topk_ids, stream);
   copy_vector(topk_weights_.as<float>(), problem_.routing.topk_weights, stream);
   upload_scales(stream);
+  wait(stream, "uploading tokens");
 }
 
 void Forward::upload_scales(cudaStream_t stream) {
@@ -226,6 +227,8 @@ void Forward::upload_scales(cudaStream_t stream) {
       alpha[e] = 1.0F / (activation_scale * weight_scales[e]) * unscale;
     }
     copy_vector(per_expert(alpha_column), alpha, stream);
+    wait(stream,
+         "uploading scales");  // a device that reads the host's memory itself may still do so
     if (scheme == Scheme::kNvfp4) copy_vector(per_expert(scale_column), activation_scales, stream);
   };
   upload_one(Projection::kGateUp, problem_.scales.a1_global_scale, kGateUpAlpha,

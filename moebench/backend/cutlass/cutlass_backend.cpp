@@ -13,9 +13,13 @@ using cuda::DeviceFacts;
 
 constexpr int kDataCentre = 10, kWorkstation = 12;
 
+/// What the GEMMs' machine code is for: 10.0 and 10.3, 12.0 and 12.1.
 bool is_blackwell(const DeviceFacts& facts) {
-  return facts.major == kDataCentre || facts.major == kWorkstation;
+  return (facts.major == kDataCentre && (facts.minor == 0 || facts.minor == 3)) ||
+         (facts.major == kWorkstation && (facts.minor == 0 || facts.minor == 1));
 }
+/// Routing counts pairs by expert in shared memory, of which 12.x has 99 KB.
+constexpr std::int64_t kWorkstationExperts = 512;
 
 std::string architecture(const DeviceFacts& facts) {
   return fmt::format("sm_{}{}", facts.major, facts.minor);
@@ -34,6 +38,7 @@ class CutlassKernel final : public Kernel {
   [[nodiscard]] Scheme scheme() const override { return Scheme::kNvfp4; }
   [[nodiscard]] bool has_graphs() const override { return true; }
   [[nodiscard]] Device* device() const override { return &owner_; }
+  [[nodiscard]] std::string backend_name() const override { return "cutlass"; }
 
   [[nodiscard]] Support supports(const MoeShape& shape, const SchemeConfig& config) const override {
     if (config.scheme != scheme()) {
@@ -47,6 +52,10 @@ class CutlassKernel final : public Kernel {
     if (gemm_for(shape, 1) == nullptr) {
       return Support::no(fmt::format("no GEMM is compiled for {} and {}",
                                      architecture(owner_.hardware()), name_of(shape.act)));
+    }
+    if (owner_.hardware().major == kWorkstation && shape.num_experts > kWorkstationExperts) {
+      return Support::no(fmt::format("{} experts, on {} at most {}", shape.num_experts,
+                                     architecture(owner_.hardware()), kWorkstationExperts));
     }
     return forward_supports(shape);
   }

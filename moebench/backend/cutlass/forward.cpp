@@ -134,6 +134,7 @@ void CutlassForward::upload(cudaStream_t stream) {
   copy_vector(ids_.as<std::int32_t>(), problem_.routing.topk_ids, stream);
   copy_vector(topk_weights_.as<float>(), problem_.routing.topk_weights, stream);
   upload_scales(stream);
+  cuda::wait(stream, "uploading tokens");
 }
 
 void CutlassForward::upload_scales(cudaStream_t stream) {
@@ -145,6 +146,8 @@ void CutlassForward::upload_scales(cudaStream_t stream) {
       alpha[e] = 1.0F / (activation_scales[e] * weight_scales[e]);
     }
     copy_vector(per_expert(alpha_column), alpha, stream);
+    cuda::wait(stream,
+               "uploading scales");  // a device that reads the host's memory itself may still do so
     copy_vector(per_expert(scale_column), activation_scales, stream);
   };
   upload_one(Projection::kGateUp, problem_.scales.a1_global_scale, kGateUpAlpha,

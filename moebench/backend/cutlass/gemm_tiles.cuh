@@ -5,6 +5,10 @@
 
 namespace moebench::cutlass_moe {
 
+/// What one thread block may have.
+inline constexpr int kSm100SharedBytes = 227 << 10;
+inline constexpr int kSm120SharedBytes = 99 << 10;
+
 /// Blackwell of data centres, few tokens per expert: the reading of the weights is all that counts.
 template <typename OutType>
 struct Sm100Small {
@@ -16,6 +20,7 @@ struct Sm100Small {
   using Out = OutType;
   static constexpr const char* kName = "128x64x256";
   static constexpr int kMajor = 10;
+  static constexpr int kSharedLimit = kSm100SharedBytes;
 };
 
 /// Many tokens per expert: two multiprocessors share a tile of 256 weight rows.
@@ -29,6 +34,7 @@ struct Sm100Large {
   using Out = OutType;
   static constexpr const char* kName = "256x128x256, 2 SMs";
   static constexpr int kMajor = 10;
+  static constexpr int kSharedLimit = kSm100SharedBytes;
 };
 
 /// Blackwell of workstations, few tokens per expert.
@@ -42,6 +48,7 @@ struct Sm120Small {
   using Out = OutType;
   static constexpr const char* kName = "128x32x128";
   static constexpr int kMajor = 12;
+  static constexpr int kSharedLimit = kSm120SharedBytes;
 };
 
 /// Many tokens per expert.
@@ -55,6 +62,7 @@ struct Sm120Large {
   using Out = OutType;
   static constexpr const char* kName = "128x128x128";
   static constexpr int kMajor = 12;
+  static constexpr int kSharedLimit = kSm120SharedBytes;
 };
 
 }  // namespace moebench::cutlass_moe

@@ -155,6 +155,9 @@ class GroupedGemmOf {
     tables.layout_sfb[g] = ScaleConfig::tile_atom_to_shape_SFB(shape);
   }
 
+  static_assert(Gemm::GemmKernel::SharedStorageSize <= Config::kSharedLimit,
+                "a smaller tile, or fewer stages");
+
   static std::int64_t table_bytes(std::int64_t groups) {
     Tables tables{};
     return lay_out(nullptr, groups, tables);

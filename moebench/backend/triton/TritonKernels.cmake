@@ -23,7 +23,9 @@ function(triton_python out_python out_reason)
   if(MOEBENCH_TRITON_PYTHON)
     execute_process(COMMAND ${MOEBENCH_TRITON_PYTHON} -c "${check}" RESULT_VARIABLE status OUTPUT_VARIABLE found ERROR_QUIET
                     OUTPUT_STRIP_TRAILING_WHITESPACE)
-    if(status EQUAL 0)
+    if(status EQUAL 0 AND NOT found VERSION_EQUAL MOEBENCH_TRITON_VERSION)
+      set(${out_reason} "${MOEBENCH_TRITON_PYTHON} has Triton ${found}, this needs ${MOEBENCH_TRITON_VERSION}" PARENT_SCOPE)
+    elseif(status EQUAL 0)
       set(${out_python} ${MOEBENCH_TRITON_PYTHON} PARENT_SCOPE)
     else()
       set(${out_reason} "${MOEBENCH_TRITON_PYTHON} has no triton with numpy" PARENT_SCOPE)
@@ -105,8 +107,13 @@ if(MOEBENCH_WITH_TRITON)
     DEPENDS ${triton_inputs} COMMENT "Compiling the Triton kernels" VERBATIM)
   add_custom_target(moebench_triton_kernels DEPENDS ${triton_output}/embedded.cpp ${triton_output}/cubins.bin)
   set_source_files_properties(${triton_output}/embedded.cpp PROPERTIES OBJECT_DEPENDS ${triton_output}/cubins.bin)
-  list(APPEND MOEBENCH_TRITON_SOURCES ${triton_output}/embedded.cpp triton/align.cu triton/forward.cpp triton/forward_timing.cpp
+  list(APPEND MOEBENCH_TRITON_SOURCES ${triton_output}/embedded.cpp triton/align.cu triton/forward.cpp
        triton/generate.cu triton/module.cpp triton/rows.cu triton/triton_backend.cpp triton/weights.cpp)
+  if(CMAKE_CUDA_COMPILER_VERSION VERSION_GREATER_EQUAL 12.9)
+    # What stands around the GEMMs, for the other architectures of theirs.
+    set_source_files_properties(triton/align.cu triton/generate.cu triton/rows.cu cuda/combine.cu cuda/device_kernels.cu PROPERTIES
+      COMPILE_OPTIONS "-gencode=arch=compute_100,code=sm_100;-gencode=arch=compute_120,code=sm_120")
+  endif()
   message(STATUS "Triton: ${MOEBENCH_TRITON_VERSION} for sm_${MOEBENCH_TRITON_ARCHS}")
 else()
   configure_file(triton/absent/embedded.cpp.in ${triton_output}/absent.cpp @ONLY)

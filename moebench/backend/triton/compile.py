@@ -92,6 +92,10 @@ def compile_one(job):
                  "use fewer stages")
     if metadata.global_scratch_size or metadata.profile_scratch_size or metadata.num_ctas != 1:
         sys.exit(f"{name}: needs scratch memory or a cluster, which the loader does not give")
+    # The loader passes what manifest["arguments"] says: a Triton with further hidden ones would read past them.
+    entry = re.search(r"\.entry\s+\w+\s*\((.*?)\)", kernel.asm["ptx"], re.DOTALL)[1]
+    if entry.count(".param") != len(POINTERS) + len(INTEGERS) + 2:
+        sys.exit(f"{name}: {entry.count('.param')} parameters, the loader passes {len(POINTERS) + len(INTEGERS) + 2}")
     mma = sorted(set(re.findall(r"(?:wgmma\.mma_async|tcgen05\.mma|mma\.sync)[\w.:]*", kernel.asm["ptx"])))
     return dict(name=f"{KERNEL}_{name}_{act}_sm{arch}", symbol=metadata.name, arch=arch, act=act, tile=name, **tile,
                 shared_bytes=metadata.shared, mma=mma, sha256=hashlib.sha256(cubin).hexdigest()), cubin
@@ -153,7 +157,7 @@ def write_cpp(path, manifest, configs):
     lines += ["};", "", "const TuningEntry kTuning[] = {"]
     for e in configs["table"]:
         lines.append(f"    {{{e['arch']}, {e['experts']}, {e['topk']}, {e['hidden']}, {e['intermediate']}, {e['tokens']}, "
-                     f"{tile(parse_tile(e['gate_up']))}, {tile(parse_tile(e['down']))}, {e['group_m']}, "
+                     f"{tile(parse_tile(e['gate_up']))}, {tile(parse_tile(e['down']))}, {e['gate_up_group']}, {e['down_group']}, "
                      f"{text(e['measured'])}}},")
     lines += ["};", "", "}  // namespace", "", "const EmbeddedSet& embedded_set() {",
               "  static const EmbeddedSet set{", '      "",', f"      {text(manifest['triton'])},",

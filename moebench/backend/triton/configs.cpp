@@ -52,6 +52,21 @@ bool takes_depth(const EmbeddedKernel* kernel, std::int64_t depth) {
   return kernel != nullptr && (kernel->tile.any_depth || depth % kernel->tile.block_k == 0);
 }
 
+/// Of the same height, for this depth without masks; none where there is none.
+const EmbeddedKernel* similar_kernel(const EmbeddedSet& set, int arch, ActType act,
+                                     const TileConfig& tile, std::int64_t depth) {
+  const EmbeddedKernel* best = nullptr;
+  const auto unlike = [&](const EmbeddedKernel& kernel) {
+    return octaves(kernel.tile.block_n, tile.block_n) + octaves(kernel.tile.block_k, tile.block_k);
+  };
+  for (const EmbeddedKernel& kernel : set.kernels) {
+    if (kernel.arch != arch || kernel.act != act || kernel.tile.any_depth) continue;
+    if (kernel.tile.block_m != tile.block_m || !takes_depth(&kernel, depth)) continue;
+    if (best == nullptr || unlike(kernel) < unlike(*best)) best = &kernel;
+  }
+  return best;
+}
+
 bool is_for(const TuningEntry& entry, const MoeShape& shape, std::int64_t tokens) {
   return entry.experts == shape.num_experts && entry.topk == shape.topk &&
          entry.hidden == shape.hidden && entry.intermediate == shape.intermediate &&
@@ -93,11 +108,21 @@ std::optional<CaseConfig> choose_config(const EmbeddedSet& set, int arch, const 
   if (entry != nullptr) {
     config.gate_up = find_kernel(set, arch, shape.act, entry->gate_up);
     config.down = find_kernel(set, arch, shape.act, entry->down);
-    config.group_m = entry->group_m;
+    config.gate_up_group = entry->gate_up_group;
+    config.down_group = entry->down_group;
     config.origin = origin_of(*entry, shape, tokens);
+    const auto fit = [&](const EmbeddedKernel*& kernel, const TileConfig& tile,
+                         std::int64_t depth) {
+      if (takes_depth(kernel, depth)) return;
+      kernel = similar_kernel(set, arch, shape.act, tile, depth);
+      if (kernel != nullptr)
+        config.origin += fmt::format("; {} instead of {}", name_of(kernel->tile), name_of(tile));
+    };
+    fit(config.gate_up, entry->gate_up, shape.hidden);
+    fit(config.down, entry->down, shape.intermediate);
   }
   // block_m is common to both: if one of them cannot run, both are replaced.
-  if (!takes_depth(config.gate_up, shape.hidden) || !takes_depth(config.down, shape.intermediate)) {
+  if (config.gate_up == nullptr || config.down == nullptr) {
     config.gate_up = config.down = any_depth_kernel(set, arch, shape.act, block_m);
     config.origin = "for any depth, not measured";
   }

@@ -19,8 +19,8 @@ namespace moebench::triton {
 struct CaseConfig {
   const EmbeddedKernel* gate_up = nullptr;
   const EmbeddedKernel* down = nullptr;
-  int group_m = 1;
-  std::string origin;  ///< "tuned on ...", "nearest entry: ... (not measured)"
+  int gate_up_group = 1, down_group = 1;  ///< group_m of fused_moe.py
+  std::string origin;                     ///< "tuned on ...", "nearest entry: ... (not measured)"
 };
 
 /// The row that is nearest by pairs per expert, then by layer size; none for an architecture that
@@ -28,9 +28,10 @@ struct CaseConfig {
 [[nodiscard]] const TuningEntry* nearest_entry(std::span<const TuningEntry> table, int arch,
                                                const MoeShape& shape, std::int64_t tokens);
 
-/// Kernels for this case, by the table; tiles that were not compiled for the layer's type or cannot
-/// take its depth are replaced by any-depth ones of the nearest block_m. None where the set has
-/// nothing that runs it.
+/// Kernels for this case, by the table; a tile that was not compiled for the layer's type or cannot
+/// take its depth is replaced by the most similar one of the same block_m that can, or, where there
+/// is none, both are by any-depth ones of the nearest block_m. None where the set has nothing that
+/// runs it.
 [[nodiscard]] std::optional<CaseConfig> choose_config(const EmbeddedSet& set, int arch,
                                                       const MoeShape& shape, std::int64_t tokens);
 

@@ -41,7 +41,7 @@ struct TuningEntry {
   int arch = 0;
   std::int64_t experts = 0, topk = 0, hidden = 0, intermediate = 0, tokens = 0;
   TileConfig gate_up, down;
-  int group_m = 1;
+  int gate_up_group = 1, down_group = 1;
   std::string_view measured;  ///< where and when; empty: reasoned, not measured
 };
 

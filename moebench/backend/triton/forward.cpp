@@ -69,7 +69,8 @@ TritonForward::TritonForward(const MoeProblem& problem,
                              KernelCache& kernels)
     : problem_(problem),
       weights_(std::move(weights)),
-      group_m_(config.group_m),
+      gate_up_group_(config.gate_up_group),
+      down_group_(config.down_group),
       gate_up_kernel_(kernels.get(*config.gate_up)),
       down_kernel_(kernels.get(*config.down)),
       sizes_(problem.shape, problem.scheme, problem.tokens, config.gate_up->tile.block_m),
@@ -148,12 +149,12 @@ void TritonForward::enqueue(const DeviceArrays& arrays, cudaStream_t stream,
   cuda_check(enqueue_quantize(shape.act, quantize, stream), "quantize");
 
   phase("gemm1");
-  enqueue_gemm(false, *gate_up_kernel_, group_m_, stream);
+  enqueue_gemm(false, *gate_up_kernel_, gate_up_group_, stream);
   phase("activation+quantize");
   enqueue_hidden(stream);
   enqueue_hidden_codes(stream);
   phase("gemm2");
-  enqueue_gemm(true, *down_kernel_, group_m_, stream);
+  enqueue_gemm(true, *down_kernel_, down_group_, stream);
 
   phase("combine");
   cuda::CombineArgs combine{};

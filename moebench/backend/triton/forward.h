@@ -42,18 +42,16 @@ class TritonForward final : public cuda::DeviceForward {
   void enqueue(const DeviceArrays& arrays, cudaStream_t stream, cuda::PhaseMarks* marks) override;
   [[nodiscard]] std::uint16_t* output() const override;
   [[nodiscard]] std::optional<DynamicScaleClaim> dynamic_scale(cudaStream_t stream) const override;
-  /// Seconds of one GEMM with another kernel of the same block_m, on what the last call left.
-  [[nodiscard]] double time_gemm(bool down, const LoadedKernel& kernel, int group_m, int runs,
-                                 cudaStream_t stream) const;
+  /// Enqueues one GEMM with another kernel of the same block_m, on what the last call left.
+  void enqueue_gemm(bool down, const LoadedKernel& kernel, int group_m, cudaStream_t stream) const;
 
  private:
-  void enqueue_gemm(bool down, const LoadedKernel& kernel, int group_m, cudaStream_t stream) const;
   void enqueue_hidden(cudaStream_t stream) const;
   void enqueue_hidden_codes(cudaStream_t stream) const;
 
   const MoeProblem& problem_;
   std::shared_ptr<const TritonWeights> weights_;
-  int group_m_;
+  int gate_up_group_, down_group_;
   std::shared_ptr<const LoadedKernel> gate_up_kernel_, down_kernel_;
   ForwardSizes sizes_;
   cuda::DeviceBuffer tokens_, ids_, topk_weights_;

@@ -20,6 +20,7 @@ struct Driver {
   decltype(&cuModuleUnload) module_unload;
   decltype(&cuModuleGetFunction) module_get_function;
   decltype(&cuFuncSetAttribute) func_set_attribute;
+  decltype(&cuFuncSetCacheConfig) func_set_cache_config;
   decltype(&cuLaunchKernel) launch_kernel;
   decltype(&cuGetErrorName) get_error_name;
 };
@@ -46,6 +47,7 @@ const Driver& driver() {
     find("cuModuleUnload", out.module_unload);
     find("cuModuleGetFunction", out.module_get_function);
     find("cuFuncSetAttribute", out.func_set_attribute);
+    find("cuFuncSetCacheConfig", out.func_set_cache_config);
     find("cuLaunchKernel", out.launch_kernel);
     find("cuGetErrorName", out.get_error_name);
     return out;
@@ -85,6 +87,9 @@ LoadedKernel::LoadedKernel(const EmbeddedSet& set, const EmbeddedKernel& kernel)
       require(driver().func_set_attribute(
                   function_, CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, kernel.shared_bytes),
               kernel, "asking for shared memory");
+      // Several blocks of this size fit only where the first-level cache leaves them the memory.
+      require(driver().func_set_cache_config(function_, CU_FUNC_CACHE_PREFER_SHARED), kernel,
+              "preferring shared memory");
     }
   } catch (...) {
     (void)driver().module_unload(module_);

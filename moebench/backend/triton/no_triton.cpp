@@ -19,7 +19,7 @@ class NoTriton final : public Backend {
 }  // namespace
 
 std::unique_ptr<Backend> make_triton_backend(const BackendOptions& /*options*/,
-                                             const Backend& /*cuda*/) {
+                                             std::vector<const Backend*> /*hosts*/) {
   return std::make_unique<NoTriton>();
 }
 

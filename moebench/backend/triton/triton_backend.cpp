@@ -20,7 +20,9 @@ using cuda::CudaDevice;
 /// align keeps a count for each in shared memory.
 constexpr std::int64_t kMaxExperts = 8192;
 constexpr int kTuningRuns = 5;
-constexpr int kTuningGroups[] = {1, 4, 16};
+/// Row tiles of group_m: one column tile after the other for each, up to all row tiles for each
+/// column tile.
+constexpr int kTuningGroups[] = {1, 8, 64, 4096};
 
 int arch_of(const CudaDevice& device) {
   return device.hardware().major * 10 + device.hardware().minor;
@@ -32,12 +34,14 @@ std::string architectures(const EmbeddedSet& set) {
   return fmt::format("sm_{}", fmt::join(archs, ", sm_"));
 }
 
-/// Tries every tile on a case's own data.
+/// Tries every tile on a case's own data, each GEMM for itself, with cold caches: in the layer
+/// neither finds its weights there.
 class Tuner {
  public:
   Tuner(CudaDevice& device, KernelCache& kernels, const EmbeddedSet& set)
-      : device_(device), kernels_(kernels), set_(set) {}
+      : device_(device), kernels_(kernels), set_(set), stream_(device.queue().stream()) {}
 
+  /// Without kernels where none could be run.
   CaseConfig tune(const MoeProblem& problem, const std::shared_ptr<const TritonWeights>& weights) {
     const int arch = arch_of(device_);
     const auto gate_up = usable_kernels(set_, arch, problem.shape.act, problem.shape.hidden);
@@ -46,52 +50,85 @@ class Tuner {
     for (const EmbeddedKernel* kernel : gate_up) heights.insert(kernel->tile.block_m);
     double best_s = std::numeric_limits<double>::infinity();
     CaseConfig best;
+    best.origin = "measured here by --autotune";
     for (const int block_m : heights) {
-      const auto first_gate_up = of_height(gate_up, block_m);
-      const auto first_down = of_height(down, block_m);
-      if (first_gate_up.empty() || first_down.empty()) continue;
-      CaseConfig config{first_gate_up.front(), first_down.front(), 1,
-                        "measured here by --autotune"};
+      std::vector<Candidate> gate_ups = candidates(gate_up, block_m);
+      std::vector<Candidate> downs = candidates(down, block_m);
+      if (gate_ups.empty() || downs.empty()) continue;
+      CaseConfig config;
+      config.gate_up = gate_ups.front().kernel;
+      config.down = downs.front().kernel;
       TritonForward forward(problem, weights, config, kernels_);
-      const cudaStream_t stream = device_.queue().stream();
-      forward.upload(stream);
-      forward.enqueue(stream, nullptr);
-      cuda::wait(stream, "the MoE layer");
-      for (const int group_m : kTuningGroups) {
-        const auto [gate_up_s, gate_up_kernel] = fastest(forward, false, first_gate_up, group_m);
-        const auto [down_s, down_kernel] = fastest(forward, true, first_down, group_m);
-        if (gate_up_s + down_s >= best_s) continue;
-        best_s = gate_up_s + down_s;
-        best = {gate_up_kernel, down_kernel, group_m, config.origin};
-      }
+      forward.upload(stream_);
+      forward.enqueue(stream_, nullptr);
+      cuda::wait(stream_, "the MoE layer");
+      const auto [gate_up_s, gate_up_choice] = fastest(forward, false, gate_ups);
+      const auto [down_s, down_choice] = fastest(forward, true, downs);
+      if (gate_up_s + down_s >= best_s) continue;
+      best_s = gate_up_s + down_s;
+      best.gate_up = gate_up_choice.kernel;
+      best.gate_up_group = gate_up_choice.group_m;
+      best.down = down_choice.kernel;
+      best.down_group = down_choice.group_m;
     }
     return best;
   }
 
  private:
-  using Kernels = std::vector<const EmbeddedKernel*>;
+  struct Candidate {
+    const EmbeddedKernel* kernel = nullptr;
+    int group_m = 1;
+    std::shared_ptr<const LoadedKernel> loaded;
+    std::vector<double> seconds;
+  };
 
-  static Kernels of_height(const Kernels& all, int block_m) {
-    Kernels out;
-    std::copy_if(all.begin(), all.end(), std::back_inserter(out),
-                 [&](const EmbeddedKernel* kernel) { return kernel->tile.block_m == block_m; });
+  /// Those that the driver takes.
+  std::vector<Candidate> candidates(const std::vector<const EmbeddedKernel*>& all, int block_m) {
+    std::vector<Candidate> out;
+    for (const EmbeddedKernel* kernel : all) {
+      if (kernel->tile.block_m != block_m) continue;
+      try {
+        const auto loaded = kernels_.get(*kernel);
+        for (const int group_m : kTuningGroups) out.push_back({kernel, group_m, loaded, {}});
+      } catch (const Error& error) {
+        if (error.code() != ErrorCode::kUnavailable) throw;
+      }
+    }
     return out;
   }
 
-  std::pair<double, const EmbeddedKernel*> fastest(const TritonForward& forward, bool down,
-                                                   const Kernels& candidates, int group_m) {
-    std::pair<double, const EmbeddedKernel*> best{std::numeric_limits<double>::infinity(), nullptr};
-    for (const EmbeddedKernel* candidate : candidates) {
-      const double seconds = forward.time_gemm(down, *kernels_.get(*candidate), group_m,
-                                               kTuningRuns, device_.queue().stream());
-      best = std::min(best, {seconds, candidate});
+  /// By the median, and in turns, so that a change of clocks meets all of them.
+  std::pair<double, Candidate> fastest(const TritonForward& forward, bool down,
+                                       std::vector<Candidate>& all) {
+    for (int run = 0; run <= kTuningRuns; ++run) {
+      for (Candidate& candidate : all) {
+        const double seconds = time(forward, down, candidate);
+        if (run > 0) candidate.seconds.push_back(seconds);  // a first launch is no measurement
+      }
+    }
+    std::pair<double, Candidate> best{std::numeric_limits<double>::infinity(), {}};
+    for (Candidate& candidate : all) {
+      const auto middle = candidate.seconds.begin() + kTuningRuns / 2;
+      std::nth_element(candidate.seconds.begin(), middle, candidate.seconds.end());
+      if (*middle < best.first) best = {*middle, candidate};
     }
     return best;
+  }
+  double time(const TritonForward& forward, bool down, const Candidate& candidate) {
+    device_.flush_cache();
+    cuda::cuda_check(cudaEventRecord(start_.get(), stream_), "starting the device's clock");
+    forward.enqueue_gemm(down, *candidate.loaded, candidate.group_m, stream_);
+    cuda::cuda_check(cudaEventRecord(stop_.get(), stream_), "stopping the device's clock");
+    cuda::wait(stop_.get(), "trying a tile configuration", 1);
+    return cuda::seconds_between(start_.get(), stop_.get());
   }
 
   CudaDevice& device_;
   KernelCache& kernels_;
   const EmbeddedSet& set_;
+  cudaStream_t stream_;
+  cuda::Event start_ = cuda::make_event();
+  cuda::Event stop_ = cuda::make_event();
 };
 
 /// What the kernels of one backend share.
@@ -99,12 +136,17 @@ struct Shared {
   explicit Shared(CudaDevice& owner) : device(owner), kernels(embedded_set()) {}
   CudaDevice& device;
   KernelCache kernels;
+  /// By TuningKey. One choice for all that is prepared of a case, whether or not a file can keep
+  /// it: other tiles sum in another order.
+  std::map<std::string, CaseConfig> tuned;
 };
 
 class TritonKernel final : public Kernel {
  public:
-  TritonKernel(CudaDevice& owner, bool autotune)
-      : shared_(std::make_shared<Shared>(owner)), autotune_(autotune) {}
+  TritonKernel(CudaDevice& owner, const BackendOptions& options)
+      : shared_(std::make_shared<Shared>(owner)),
+        autotune_(options.autotune),
+        routing_(options.routing) {}
 
   [[nodiscard]] std::string name() const override { return "triton_moe"; }
   [[nodiscard]] std::string detail() const override {
@@ -122,6 +164,7 @@ class TritonKernel final : public Kernel {
   [[nodiscard]] Scheme scheme() const override { return Scheme::kFp8; }
   [[nodiscard]] bool has_graphs() const override { return true; }
   [[nodiscard]] Device* device() const override { return &device_ref(); }
+  [[nodiscard]] std::string backend_name() const override { return "triton"; }
   [[nodiscard]] std::string weight_layout() const override { return "canonical"; }
 
   [[nodiscard]] Support supports(const MoeShape& shape, const SchemeConfig& config) const override {
@@ -188,6 +231,7 @@ class TritonKernel final : public Kernel {
             shape,
             config,
             tokens,
+            routing_,
             cubins_digest()};
   }
   [[nodiscard]] const std::string& cubins_digest() const {
@@ -200,21 +244,28 @@ class TritonKernel final : public Kernel {
                                                        const SchemeConfig& config,
                                                        std::int64_t tokens) const {
     if (autotune_) {
-      if (auto tuned = find_tuned(tuned_file_path(), set_, key_of(shape, config, tokens)))
-        return tuned;
+      if (auto tuned = tuned_before(key_of(shape, config, tokens))) return tuned;
     }
     return choose_config(set_, arch_of(device_ref()), shape, tokens);
+  }
+
+  [[nodiscard]] std::optional<CaseConfig> tuned_before(const TuningKey& key) const {
+    const auto known = shared_->tuned.find(to_string(key));
+    if (known != shared_->tuned.end()) return known->second;
+    auto kept = find_tuned(tuned_file_path(), set_, key);
+    if (kept) shared_->tuned.emplace(to_string(key), *kept);
+    return kept;
   }
 
   [[nodiscard]] CaseConfig config_for(const MoeProblem& problem,
                                       const std::shared_ptr<const TritonWeights>& weights) const {
     const TuningKey key = key_of(problem.shape, problem.scheme, problem.tokens);
-    if (autotune_ && problem.tokens > 0 && !find_tuned(tuned_file_path(), set_, key)) {
+    if (autotune_ && problem.tokens > 0 && !tuned_before(key)) {
       CaseConfig tuned = Tuner(device_ref(), shared_->kernels, set_).tune(problem, weights);
       if (tuned.gate_up != nullptr) {
-        // Without a file the next run measures again.
+        shared_->tuned.emplace(to_string(key), tuned);
+        // Without a file the next process measures again.
         (void)append_tuned(tuned_file_path(), key, tuned);
-        return tuned;
       }
     }
     return *known_config(problem.shape, problem.scheme, problem.tokens);
@@ -239,12 +290,13 @@ class TritonKernel final : public Kernel {
   const EmbeddedSet& set_ = embedded_set();
   std::shared_ptr<Shared> shared_;
   bool autotune_;
+  std::string routing_;
 };
 
 class TritonBackend final : public Backend {
  public:
-  TritonBackend(const BackendOptions& options, const Backend& cuda)
-      : autotune_(options.autotune), cuda_(cuda) {}
+  TritonBackend(const BackendOptions& options, std::vector<const Backend*> hosts)
+      : options_(options), hosts_(std::move(hosts)) {}
 
   [[nodiscard]] std::string name() const override { return "triton"; }
   [[nodiscard]] bool is_companion() const override { return true; }
@@ -259,15 +311,20 @@ class TritonBackend final : public Backend {
   [[nodiscard]] std::vector<std::unique_ptr<Kernel>> kernels() const override {
     std::vector<std::unique_ptr<Kernel>> kernels;
     if (unavailable().empty())
-      kernels.push_back(std::make_unique<TritonKernel>(*opened(), autotune_));
+      kernels.push_back(std::make_unique<TritonKernel>(*opened(), options_));
     return kernels;
   }
   [[nodiscard]] Device* device() const override {
-    return unavailable().empty() ? cuda_.device() : nullptr;
+    return unavailable().empty() ? opened() : nullptr;
   }
 
  private:
-  [[nodiscard]] CudaDevice* opened() const { return dynamic_cast<CudaDevice*>(cuda_.device()); }
+  [[nodiscard]] CudaDevice* opened() const {
+    for (const Backend* host : hosts_) {
+      if (auto* const device = dynamic_cast<CudaDevice*>(host->device())) return device;
+    }
+    return nullptr;
+  }
 
   /// Empty where the kernels can run here. A defect of the machine code first: it is there without
   /// a device, too.
@@ -280,7 +337,7 @@ class TritonBackend final : public Backend {
       if (std::string defect = cubin_defect(kernel, set_.cubins); !defect.empty()) return defect;
     }
     const CudaDevice* const device = opened();
-    if (device == nullptr) return cuda_.info().available.reason;
+    if (device == nullptr) return hosts_.front()->info().available.reason;
     const auto fits = [&](const EmbeddedKernel& kernel) { return kernel.arch == arch_of(*device); };
     if (!std::any_of(set_.kernels.begin(), set_.kernels.end(), fits)) {
       return fmt::format("compiled for {}, device is sm_{}", architectures(set_), arch_of(*device));
@@ -289,15 +346,16 @@ class TritonBackend final : public Backend {
   }
 
   const EmbeddedSet& set_ = embedded_set();
-  bool autotune_;
-  const Backend& cuda_;
+  BackendOptions options_;
+  std::vector<const Backend*> hosts_;
   mutable std::optional<std::string> reason_;
 };
 
 }  // namespace
 
-std::unique_ptr<Backend> make_triton_backend(const BackendOptions& options, const Backend& cuda) {
-  return std::make_unique<TritonBackend>(options, cuda);
+std::unique_ptr<Backend> make_triton_backend(const BackendOptions& options,
+                                             std::vector<const Backend*> hosts) {
+  return std::make_unique<TritonBackend>(options, std::move(hosts));
 }
 
 }  // namespace moebench::triton

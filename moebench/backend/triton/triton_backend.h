@@ -1,14 +1,15 @@
-// The seed's FP8 system by name: triton_moe, on the device of the CUDA backend.
+// The seed's FP8 system by name: triton_moe, on the device of another backend.
 #pragma once
 
 #include <memory>
+#include <vector>
 
 #include "moebench/backend/backend.h"
 
 namespace moebench::triton {
 
-/// `cuda`: the backend whose device it shares; must outlive the result's kernels.
+/// `hosts`: it shares the device of the first that has one; they must outlive the result's kernels.
 [[nodiscard]] std::unique_ptr<Backend> make_triton_backend(const BackendOptions& options,
-                                                           const Backend& cuda);
+                                                           std::vector<const Backend*> hosts);
 
 }  // namespace moebench::triton

@@ -39,19 +39,22 @@ const EmbeddedKernel* named(const EmbeddedSet& set, std::string_view name, const
   return nullptr;
 }
 
-/// key, gate_up, down, group_m
+bool parse_group(std::string_view text, int& group) {
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), group);
+  return error == std::errc{} && end == text.data() + text.size() && group >= 1 &&
+         group <= kMaxGroup;
+}
+
+/// key, gate_up, down, gate_up_group, down_group
 std::optional<CaseConfig> parse(std::string_view line, const EmbeddedSet& set, const TuningKey& key,
                                 std::string_view key_text) {
   const std::vector<std::string_view> fields = split(line);
-  if (fields.size() != 4 || fields[0] != key_text) return std::nullopt;
+  if (fields.size() != 5 || fields[0] != key_text) return std::nullopt;
   CaseConfig config;
   config.gate_up = named(set, fields[1], key, key.shape.hidden);
   config.down = named(set, fields[2], key, key.shape.intermediate);
-  const std::string_view group = fields[3];
-  const auto [end, error] =
-      std::from_chars(group.data(), group.data() + group.size(), config.group_m);
-  if (config.gate_up == nullptr || config.down == nullptr || error != std::errc{} ||
-      end != group.data() + group.size() || config.group_m < 1 || config.group_m > kMaxGroup ||
+  if (config.gate_up == nullptr || config.down == nullptr ||
+      !parse_group(fields[3], config.gate_up_group) || !parse_group(fields[4], config.down_group) ||
       config.gate_up->tile.block_m != config.down->tile.block_m) {
     return std::nullopt;
   }
@@ -64,11 +67,11 @@ std::optional<CaseConfig> parse(std::string_view line, const EmbeddedSet& set, c
 std::string to_string(const TuningKey& key) {
   std::string device = printable(key.device);
   std::replace(device.begin(), device.end(), '\t', ' ');
-  return fmt::format("{} sm_{} E={} topk={} K={} N={} {} {}{} M={} {}", device, key.arch,
-                     key.shape.num_experts, key.shape.topk, key.shape.hidden,
-                     key.shape.intermediate, name_of(key.shape.act),
-                     key.scheme.per_act_token ? "per-token " : "",
-                     key.scheme.per_out_ch ? "per-channel" : "per-tensor", key.tokens, key.cubins);
+  return fmt::format(
+      "{} sm_{} E={} topk={} K={} N={} {} {}{} M={} {} {}", device, key.arch, key.shape.num_experts,
+      key.shape.topk, key.shape.hidden, key.shape.intermediate, name_of(key.shape.act),
+      key.scheme.per_act_token ? "per-token " : "",
+      key.scheme.per_out_ch ? "per-channel" : "per-tensor", key.tokens, key.routing, key.cubins);
 }
 
 std::string tuned_file_path() {
@@ -101,8 +104,8 @@ bool append_tuned(const std::string& path, const TuningKey& key, const CaseConfi
   if (path.empty()) return false;
   std::error_code error;
   std::filesystem::create_directories(std::filesystem::path(path).parent_path(), error);
-  const std::string line = fmt::format("{}\t{}\t{}\t{}\n", to_string(key), config.gate_up->name,
-                                       config.down->name, config.group_m);
+  const std::string line = fmt::format("{}\t{}\t{}\t{}\t{}\n", to_string(key), config.gate_up->name,
+                                       config.down->name, config.gate_up_group, config.down_group);
   constexpr mode_t kMode = 0644;
   const int file =
       open(path.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NONBLOCK, kMode);

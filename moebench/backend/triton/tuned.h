@@ -17,7 +17,8 @@ struct TuningKey {
   MoeShape shape;
   SchemeConfig scheme;
   std::int64_t tokens = 0;
-  std::string cubins;  ///< digest of all machine code
+  std::string routing;  ///< as --routing names it
+  std::string cubins;   ///< digest of all machine code
 };
 [[nodiscard]] std::string to_string(const TuningKey& key);
 

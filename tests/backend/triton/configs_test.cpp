@@ -34,9 +34,9 @@ struct Table {
       kernel_of(90, ActType::kFp16, kSmallAnyDepth), kernel_of(90, ActType::kFp16, kLargeAnyDepth),
       kernel_of(90, ActType::kBf16, kSmallAnyDepth), kernel_of(100, ActType::kFp16, kSmall)};
   std::vector<TuningEntry> tuning = {
-      {90, 256, 8, 2048, 7168, 16, kSmall, kSmall, 1, ""},
-      {90, 256, 8, 2048, 7168, 2048, kLarge, kLarge, 8, "on a card, some day"},
-      {90, 256, 8, 7168, 2048, 2048, kLarge, kLarge, 4, ""}};
+      {90, 256, 8, 2048, 7168, 16, kSmall, kSmall, 1, 1, ""},
+      {90, 256, 8, 2048, 7168, 2048, kLarge, kLarge, 8, 2, "on a card, some day"},
+      {90, 256, 8, 7168, 2048, 2048, kLarge, kLarge, 4, 1, ""}};
   [[nodiscard]] EmbeddedSet set() const {
     EmbeddedSet out;
     out.kernels = kernels;
@@ -61,7 +61,8 @@ TEST(ChooseConfig, AnExactEntrySaysWhoMeasuredIt) {
   const auto config = choose_config(table.set(), 90, layer(2048, 7168), 2048);
   ASSERT_TRUE(config);
   EXPECT_EQ(config->gate_up->tile, kLarge);
-  EXPECT_EQ(config->group_m, 8);
+  EXPECT_EQ(config->gate_up_group, 8);
+  EXPECT_EQ(config->down_group, 2);
   EXPECT_EQ(config->origin, "table: measured on a card, some day");
 }
 
@@ -72,7 +73,7 @@ TEST(ChooseConfig, TheNearestEntrySaysThatItIsNone) {
   EXPECT_EQ(config->gate_up->tile, kSmall);
   EXPECT_THAT(config->origin, HasSubstr("nearest entry"));
   EXPECT_THAT(config->origin, HasSubstr("M=16, not measured"));
-  EXPECT_EQ(choose_config(table.set(), 90, layer(7168, 2048), 1500)->group_m, 4);
+  EXPECT_EQ(choose_config(table.set(), 90, layer(7168, 2048), 1500)->gate_up_group, 4);
 }
 
 TEST(ChooseConfig, PairsPerExpertCountNotTokens) {

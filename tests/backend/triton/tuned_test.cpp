@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <cstdlib>
 #include <filesystem>
@@ -31,13 +32,14 @@ class Tuned : public ::testing::Test {
             .shape = {.num_experts = 8, .topk = 2, .hidden = 256, .intermediate = 128},
             .scheme = {Scheme::kFp8, false, false},
             .tokens = 16,
+            .routing = "uniform",
             .cubins = "0123"};
     std::filesystem::remove_all(folder_);
   }
   ~Tuned() override { std::filesystem::remove_all(folder_); }
 
   [[nodiscard]] CaseConfig config(std::size_t gate_up, std::size_t down, int group_m) const {
-    return {&kernels_[gate_up], &kernels_[down], group_m, ""};
+    return {&kernels_[gate_up], &kernels_[down], group_m, 2, ""};
   }
   [[nodiscard]] std::optional<CaseConfig> find() const { return find_tuned(path_, set_, key_); }
   void write(const std::string& text) {
@@ -49,7 +51,8 @@ class Tuned : public ::testing::Test {
   std::vector<EmbeddedKernel> kernels_;
   EmbeddedSet set_;
   TuningKey key_;
-  std::string folder_ = ::testing::TempDir() + "/tuned_test";
+  /// Each of the tests runs in a process of its own, some at the same time.
+  std::string folder_ = ::testing::TempDir() + "/tuned_test" + std::to_string(getpid());
   std::string path_ = folder_ + "/a/file";
 };
 
@@ -60,7 +63,8 @@ TEST_F(Tuned, WhatWasAppendedIsFound) {
   ASSERT_TRUE(found);
   EXPECT_EQ(found->gate_up, &kernels_[0]);
   EXPECT_EQ(found->down, &kernels_[1]);
-  EXPECT_EQ(found->group_m, 4);
+  EXPECT_EQ(found->gate_up_group, 4);
+  EXPECT_EQ(found->down_group, 2);
   EXPECT_EQ(found->origin, "measured here by --autotune");
 }
 
@@ -81,6 +85,7 @@ TEST_F(Tuned, EveryPartOfTheKeyCounts) {
   EXPECT_TRUE(differs([](TuningKey& key) { key.device = "another"; }));
   EXPECT_TRUE(differs([](TuningKey& key) { key.cubins = "4567"; }));
   EXPECT_TRUE(differs([](TuningKey& key) { key.tokens = 17; }));
+  EXPECT_TRUE(differs([](TuningKey& key) { key.routing = "single"; }));
   EXPECT_TRUE(differs([](TuningKey& key) { key.shape.num_experts = 9; }));
   EXPECT_TRUE(differs([](TuningKey& key) { key.shape.topk = 1; }));
   EXPECT_TRUE(differs([](TuningKey& key) { key.shape.hidden = 128; }));
@@ -92,12 +97,13 @@ TEST_F(Tuned, EveryPartOfTheKeyCounts) {
 
 TEST_F(Tuned, LinesThatAreNotWhatTheyShouldBeArePassedOver) {
   const std::string key = to_string(key_);
-  write("\n\t\t\t\n" + key + "\n" + key + "\twide16\n" + key + "\twide16\tno such\t1\n" + key +
-        "\twide16\twide64\t1\n" + key + "\twide16\twide16\t0\n" + key + "\twide16\twide16\t-1\n" +
-        key + "\twide16\twide16\t1x\n" + key + "\twide16\twide16\t99999999999999999999\n" + key +
-        "\twide16\twide16\t1\textra\n" + std::string("\0\xff\n", 3));
+  write("\n\t\t\t\n" + key + "\n" + key + "\twide16\n" + key + "\twide16\tno such\t1\t1\n" + key +
+        "\twide16\twide64\t1\t1\n" + key + "\twide16\twide16\t0\t1\n" + key +
+        "\twide16\twide16\t1\t-1\n" + key + "\twide16\twide16\t1x\t1\n" + key +
+        "\twide16\twide16\t1\t99999999999999999999\n" + key + "\twide16\twide16\t1\t1\textra\n" +
+        std::string("\0\xff\n", 3));
   EXPECT_FALSE(find());
-  write(key + "\twide16\twide16\t1\n" + key + "\twide16");
+  write(key + "\twide16\twide16\t1\t1\n" + key + "\twide16");
   EXPECT_TRUE(find());
 }
 
@@ -106,7 +112,7 @@ TEST_F(Tuned, OnlyRegularFilesOfAModestSizeAreRead) {
   EXPECT_FALSE(find());
   EXPECT_FALSE(append_tuned(path_, key_, config(0, 1, 4)));
   std::filesystem::remove_all(folder_);
-  write(to_string(key_) + "\twide16\twide16\t1\n");
+  write(to_string(key_) + "\twide16\twide16\t1\t1\n");
   std::filesystem::resize_file(path_, 9 << 20);
   EXPECT_FALSE(find());
   std::filesystem::remove(path_);
