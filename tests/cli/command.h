@@ -12,6 +12,19 @@
 
 namespace moebench::cli {
 
+/// Time and memory limits hold for the real program, not for an instrumented one.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+inline constexpr bool kSanitized = true;
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+inline constexpr bool kSanitized = true;
+#else
+inline constexpr bool kSanitized = false;
+#endif
+#else
+inline constexpr bool kSanitized = false;
+#endif
+
 enum class Stdout : std::uint8_t {
   kCaptured,
   kNone,        ///< descriptor 1 does not exist (>&-)
@@ -28,7 +41,7 @@ struct CommandSetup {
   double second_signal_after_s = -1.0;  ///< after the first
   /// The signal waits for this text on stdout or stderr, then for signal_after_s.
   std::string signal_after_text = {};
-  double timeout_s = 120.0;
+  double timeout_s = kSanitized ? 280.0 : 120.0;  ///< ctest gives a test 300
 };
 
 struct CommandResult {
@@ -62,18 +75,5 @@ class ScratchFolder {
  private:
   std::filesystem::path path_;
 };
-
-/// Time and memory limits hold for the real program, not for an instrumented one.
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-inline constexpr bool kSanitized = true;
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-inline constexpr bool kSanitized = true;
-#else
-inline constexpr bool kSanitized = false;
-#endif
-#else
-inline constexpr bool kSanitized = false;
-#endif
 
 }  // namespace moebench::cli
