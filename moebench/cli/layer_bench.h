@@ -27,6 +27,9 @@ struct BenchContext {
   /// Of a device, or the host (null); measured at its first call.
   std::function<const MachineRates&(Device*)> rates;
   int threads = 1;
+  /// Where a kernel beat the floor: all rates once more, of which the best so far count. May be
+  /// empty.
+  std::function<void()> measure_rates_again = {};
 };
 
 /// A finished case; `error` says what kind an error was.
@@ -63,6 +66,8 @@ class LayerBench {
   void compare_with_direct_calls(Candidate& candidate, const std::vector<Candidate>& candidates);
   [[nodiscard]] double format_error_of(const SchemeConfig& config, const MoeProblem& problem,
                                        const ReferenceRows& reference);
+  void set_floors(const std::vector<Candidate*>& candidates) const;
+  [[nodiscard]] bool beats_its_floor(const Candidate& candidate) const;
   void measure_passed(std::vector<Candidate>& candidates);
   void measure_together(const std::vector<Candidate*>& candidates);
   void profile(Candidate& candidate);

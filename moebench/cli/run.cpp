@@ -95,6 +95,8 @@ class Run {
     if (console_.stdout_state() != StdoutState::kOpen && files_.journal.empty()) request_stop();
   }
   const MachineRates& rates(Device* device);
+  MachineRates measure_rates(Device* device);
+  void measure_rates_again();
 
   const RunOptions& options_;
   const std::vector<std::string>& argv_;
@@ -104,8 +106,9 @@ class Run {
   Plan plan_;
   Journal journal_;
   std::unordered_map<std::string, CaseResult> resumed_;
-  std::map<std::size_t, CaseResult> results_;    // by case index: the plan's order
-  std::map<const Device*, MachineRates> rates_;  // null: the host
+  std::map<std::size_t, CaseResult> results_;  // by case index: the plan's order
+  std::map<Device*, MachineRates> rates_;      // null: the host
+  int rate_repeats_ = 0;
   std::unique_ptr<Progress> progress_;
   Tally tally_;
   bool output_lost_ = false;  ///< stdout, --out or the journal could not be written
@@ -277,7 +280,8 @@ void Run::run_layer(const Layer& layer) {
       stop_flag(),
       *progress_,
       [this](Device* device) -> const MachineRates& { return rates(device); },
-      thread_count(options_)};
+      thread_count(options_),
+      [this] { measure_rates_again(); }};
   LayerBench bench(context, layer);
   for (std::size_t pass = 0; pass < passes.size(); ++pass) {
     const std::vector<Columns> work = of_formats(layer, admitted, passes[pass]);
@@ -415,6 +419,21 @@ void Run::add_speedup(std::size_t comparison, std::size_t column, CaseResult& re
 const MachineRates& Run::rates(Device* device) {
   const auto known = rates_.find(device);
   if (known != rates_.end()) return known->second;
+  return rates_.emplace(device, measure_rates(device)).first->second;
+}
+
+void Run::measure_rates_again() {
+  constexpr int kMostRepeats = 5;  // of a second or two each
+  if (rate_repeats_++ >= kMostRepeats) return;
+  for (auto& [device, known] : rates_) {
+    const MachineRates measured = measure_rates(device);
+    if (measured.read_bytes_per_s <= known.read_bytes_per_s) continue;
+    known.read_bytes_per_s = measured.read_bytes_per_s;
+    known.read_kind = measured.read_kind;
+  }
+}
+
+MachineRates Run::measure_rates(Device* device) {
   MachineRates measured;
   progress_->begin(device != nullptr
                        ? fmt::format("measuring the read bandwidth of {}", device->name())
@@ -431,7 +450,7 @@ const MachineRates& Run::rates(Device* device) {
     }
   }
   progress_->end();
-  return rates_.emplace(device, std::move(measured)).first->second;
+  return measured;
 }
 
 RunReport Run::report() const {
