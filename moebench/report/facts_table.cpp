@@ -205,7 +205,7 @@ std::string render_facts(std::span<const CaseResult> results) {
     out +=
         "floor: the time to read those weights at this machine's measured read rate, over the "
         "median; "
-        "above 100 % they came from a cache, or other work slowed the measuring of that rate.\n";
+        "above 100 % they came from a cache.\n";
     out +=
         "peak: the time of its multiply-adds at this machine's measured peak (BF16 or FP32), over "
         "the median; integers and FP8 may pass 100 %.\n";
