@@ -12,17 +12,22 @@
 
 namespace moebench::cli {
 
-/// Time and memory limits hold for the real program, not for an instrumented one.
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-inline constexpr bool kSanitized = true;
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-inline constexpr bool kSanitized = true;
+// GCC says which sanitizer it compiles for by a macro, Clang by a feature.
+#if defined(__has_feature)
+#define MOEBENCH_HAS_FEATURE(x) __has_feature(x)
 #else
-inline constexpr bool kSanitized = false;
+#define MOEBENCH_HAS_FEATURE(x) 0
 #endif
+#if defined(__SANITIZE_THREAD__) || MOEBENCH_HAS_FEATURE(thread_sanitizer)
+inline constexpr bool kThreadSanitizer = true;
 #else
-inline constexpr bool kSanitized = false;
+inline constexpr bool kThreadSanitizer = false;
+#endif
+/// Time and memory limits hold for the real program, not for an instrumented one.
+#if defined(__SANITIZE_ADDRESS__) || MOEBENCH_HAS_FEATURE(address_sanitizer)
+inline constexpr bool kSanitized = true;
+#else
+inline constexpr bool kSanitized = kThreadSanitizer;
 #endif
 
 enum class Stdout : std::uint8_t {
