@@ -177,4 +177,18 @@ void CudaDevice::flush_cache() {
                       flush_sum_.as<unsigned long long>(), facts_.multiprocessors, queue_.stream());
 }
 
+CudaDevice* DeviceOnDemand::get() const {
+  if (asked_) return opened_.get();
+  asked_ = true;
+  DeviceChoice choice = choose_();
+  unusable_ = choice.unusable;
+  if (!unusable_.empty()) return nullptr;
+  try {
+    opened_ = std::make_unique<CudaDevice>(std::move(choice.facts));
+  } catch (const Error& error) {
+    unusable_ = error.what();
+  }
+  return opened_.get();
+}
+
 }  // namespace moebench::cuda

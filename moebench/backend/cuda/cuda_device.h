@@ -65,4 +65,24 @@ class CudaDevice final : public moebench::Device {
   DeviceBuffer flush_, flush_sum_;
 };
 
+/// The device of a backend, opened when somebody first wants to know: the driver takes a while to
+/// start, and a device that `choose` does not take is left alone.
+class DeviceOnDemand {
+ public:
+  explicit DeviceOnDemand(DeviceChoice (*choose)()) : choose_(choose) {}
+
+  /// Null where there is none; unusable() then says why.
+  [[nodiscard]] CudaDevice* get() const;
+  [[nodiscard]] const std::string& unusable() const {
+    (void)get();
+    return unusable_;
+  }
+
+ private:
+  DeviceChoice (*choose_)();
+  mutable bool asked_ = false;
+  mutable std::string unusable_;
+  mutable std::unique_ptr<CudaDevice> opened_;
+};
+
 }  // namespace moebench::cuda

@@ -9,6 +9,7 @@
 #include <string>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 namespace moebench::cuda {
 
@@ -156,6 +157,10 @@ GraphExec capture_graph(cudaStream_t stream, Enqueue enqueue) {
 /// Copies that are done when the call returns, watchdog included.
 void copy_to_device(void* to, const void* from, std::int64_t bytes, cudaStream_t stream);
 void copy_to_host(void* to, const void* from, std::int64_t bytes, cudaStream_t stream);
+template <typename T>
+void copy_to_device(void* to, const std::vector<T>& from, cudaStream_t stream) {
+  copy_to_device(to, from.data(), std::ssize(from) * static_cast<std::int64_t>(sizeof(T)), stream);
+}
 
 /// What is known of a device without making a context on it.
 struct DeviceFacts {

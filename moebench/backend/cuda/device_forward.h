@@ -25,10 +25,12 @@ class DeviceForward {
   /// Enqueues one pass on what was uploaded last. No synchronisation, no allocation; a graph may
   /// capture it. `marks` (may be null): told where each phase begins; the end of the last is the
   /// caller's.
-  virtual void enqueue(cudaStream_t stream, PhaseMarks* marks) = 0;
+  void enqueue(cudaStream_t stream, PhaseMarks* marks) { enqueue(uploaded(), stream, marks); }
   /// The same on arrays of a caller in device memory, in place of the uploaded tokens and routing
   /// and of output().
   virtual void enqueue(const DeviceArrays& arrays, cudaStream_t stream, PhaseMarks* marks) = 0;
+  /// What upload() fills, and output().
+  [[nodiscard]] virtual DeviceArrays uploaded() const = 0;
   /// [tokens, hidden], with kGuardElements (moe/verify.h) before and after it, which nothing here
   /// writes.
   [[nodiscard]] virtual std::uint16_t* output() const = 0;

@@ -91,14 +91,6 @@ std::int64_t operand_scale_bytes(const SchemeConfig& config, std::int64_t rows,
   return config.per_act_token ? rows * kFloatBytes : kFloatBytes;
 }
 
-template <typename T>
-void copy_vector(void* to, const std::vector<T>& from, cudaStream_t stream) {
-  if (from.empty()) return;
-  cuda_check(
-      cudaMemcpyAsync(to, from.data(), from.size() * sizeof(T), cudaMemcpyHostToDevice, stream),
-      "copying a case to the device");
-}
-
 void zero(const DeviceBuffer& buffer) {
   if (buffer.bytes() == 0) return;
   cuda_check(cudaMemset(buffer.as<std::byte>(), 0, static_cast<std::size_t>(buffer.bytes())),
@@ -203,17 +195,17 @@ float* Forward::per_expert(int column) const {
 bool Forward::quantizes_rows() const { return problem_.scheme.scheme == Scheme::kFp8; }
 
 void Forward::upload(cudaStream_t stream) {
-  copy_vector(tokens_.as<std::uint16_t>(), problem_.a, stream);
-  copy_vector(ids_.as<std::int32_t>(), problem_.routing.topk_ids, stream);
-  copy_vector(topk_weights_.as<float>(), problem_.routing.topk_weights, stream);
+  copy_to_device(tokens_.as<std::uint16_t>(), problem_.a, stream);
+  copy_to_device(ids_.as<std::int32_t>(), problem_.routing.topk_ids, stream);
+  copy_to_device(topk_weights_.as<float>(), problem_.routing.topk_weights, stream);
   upload_scales(stream);
-  wait(stream, "uploading tokens");
 }
 
 void Forward::upload_scales(cudaStream_t stream) {
   const Scheme scheme = problem_.scheme.scheme;
   if (scheme == Scheme::kFp8 && !problem_.scheme.per_act_token) {
-    copy_vector(gate_up_scales_.as<float>(), std::vector<float>{problem_.scales.a1_scale}, stream);
+    copy_to_device(gate_up_scales_.as<float>(), std::vector<float>{problem_.scales.a1_scale},
+                   stream);
   }
   if (!is_nvfp4(scheme)) return;
   const auto experts = static_cast<std::size_t>(problem_.shape.num_experts);
@@ -226,22 +218,20 @@ void Forward::upload_scales(cudaStream_t stream) {
       const float activation_scale = scheme == Scheme::kNvfp4 ? activation_scales[e] : 1.0F;
       alpha[e] = 1.0F / (activation_scale * weight_scales[e]) * unscale;
     }
-    copy_vector(per_expert(alpha_column), alpha, stream);
-    wait(stream,
-         "uploading scales");  // a device that reads the host's memory itself may still do so
-    if (scheme == Scheme::kNvfp4) copy_vector(per_expert(scale_column), activation_scales, stream);
+    copy_to_device(per_expert(alpha_column), alpha, stream);
+    if (scheme == Scheme::kNvfp4)
+      copy_to_device(per_expert(scale_column), activation_scales, stream);
   };
   upload_one(Projection::kGateUp, problem_.scales.a1_global_scale, kGateUpAlpha,
              kGateUpGlobalScale);
   upload_one(Projection::kDown, problem_.scales.a2_global_scale, kDownAlpha, kDownGlobalScale);
 }
 
-void Forward::enqueue(cudaStream_t stream, PhaseMarks* marks) {
-  enqueue({.tokens = tokens_.as<std::uint16_t>(),
-           .topk_ids = ids_.as<std::int32_t>(),
-           .topk_weights = topk_weights_.as<float>(),
-           .y = output()},
-          stream, marks);
+DeviceArrays Forward::uploaded() const {
+  return {.tokens = tokens_.as<std::uint16_t>(),
+          .topk_ids = ids_.as<std::int32_t>(),
+          .topk_weights = topk_weights_.as<float>(),
+          .y = output()};
 }
 
 void Forward::enqueue(const DeviceArrays& arrays, cudaStream_t stream, PhaseMarks* marks) {

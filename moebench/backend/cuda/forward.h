@@ -96,9 +96,10 @@ class Forward final : public DeviceForward {
 
   void upload(cudaStream_t stream) override;
   void upload_scales(cudaStream_t stream) override;
-  void enqueue(cudaStream_t stream, PhaseMarks* marks = nullptr) override;
+  using DeviceForward::enqueue;
   void enqueue(const DeviceArrays& arrays, cudaStream_t stream,
                PhaseMarks* marks = nullptr) override;
+  [[nodiscard]] DeviceArrays uploaded() const override;
   [[nodiscard]] std::uint16_t* output() const override;
   [[nodiscard]] std::optional<DynamicScaleClaim> dynamic_scale(cudaStream_t stream) const override;
 

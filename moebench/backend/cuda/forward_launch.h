@@ -34,4 +34,15 @@ cudaError_t launch_overlapped(void (*kernel)(Parameters...), LaunchShape shape, 
   return cudaLaunchKernelEx(&config, kernel, std::forward<Arguments>(arguments)...);
 }
 
+/// One that overlaps with no kernel before it.
+template <typename... Parameters, typename... Arguments>
+cudaError_t launch_alone(void (*kernel)(Parameters...), dim3 blocks, int threads,
+                         cudaStream_t stream, Arguments&&... arguments) {
+  cudaLaunchConfig_t config{};
+  config.gridDim = blocks;
+  config.blockDim = dim3(static_cast<unsigned>(threads));
+  config.stream = stream;
+  return cudaLaunchKernelEx(&config, kernel, std::forward<Arguments>(arguments)...);
+}
+
 }  // namespace moebench::cuda

@@ -2,9 +2,7 @@
 // scales, the codes.
 #include "moebench/backend/cuda/generate.h"
 
-#include <cuda_runtime.h>
-
-#include <utility>
+#include "moebench/backend/cuda/forward_launch.h"
 
 namespace moebench::cuda {
 namespace {
@@ -83,17 +81,6 @@ __global__ void __launch_bounds__(kThreads) generate_blocks(GenerateArgs args) {
   }
 }
 
-/// Nothing here overlaps with a kernel before it.
-template <typename... Parameters, typename... Arguments>
-cudaError_t launch(void (*kernel)(Parameters...), dim3 blocks, cudaStream_t stream,
-                   Arguments&&... arguments) {
-  cudaLaunchConfig_t config{};
-  config.gridDim = blocks;
-  config.blockDim = dim3(kThreads);
-  config.stream = stream;
-  return cudaLaunchKernelEx(&config, kernel, std::forward<Arguments>(arguments)...);
-}
-
 }  // namespace
 
 cudaError_t enqueue_generate(const GenerateArgs& args, cudaStream_t stream) {
@@ -112,14 +99,14 @@ cudaError_t enqueue_generate(const GenerateArgs& args, cudaStream_t stream) {
   cudaError_t error =
       cudaMemsetAsync(scales, 0, static_cast<std::size_t>(count) * sizeof(float), stream);
   if (error != cudaSuccess) return error;
-  error = launch(find_largest, blocks_of(divide_up(matrix.rows() * kWarpThreads, kThreads)), stream,
-                 args);
+  error = launch_alone(find_largest, blocks_of(divide_up(matrix.rows() * kWarpThreads, kThreads)),
+                       kThreads, stream, args);
   if (error != cudaSuccess) return error;
-  error = launch(find_scales, dim3(static_cast<unsigned>(divide_up(count, kThreads))), stream,
-                 scales, count, nvfp4);
+  error = launch_alone(find_scales, dim3(static_cast<unsigned>(divide_up(count, kThreads))),
+                       kThreads, stream, scales, count, nvfp4);
   if (error != cudaSuccess) return error;
-  return launch(nvfp4 ? generate_blocks<true> : generate_blocks<false>, blocks_of(geometry.blocks),
-                stream, args);
+  return launch_alone(nvfp4 ? generate_blocks<true> : generate_blocks<false>,
+                      blocks_of(geometry.blocks), kThreads, stream, args);
 }
 
 }  // namespace moebench::cuda

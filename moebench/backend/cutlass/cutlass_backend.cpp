@@ -111,44 +111,28 @@ class CutlassBackend final : public Backend {
  public:
   [[nodiscard]] std::string name() const override { return "cutlass"; }
   [[nodiscard]] BackendInfo info() const override {
-    open();
-    if (opened_ == nullptr) {
-      return {.name = name(), .available = Support::no(unusable_), .detail = kNeverRun};
+    const CudaDevice* const device = device_.get();
+    if (device == nullptr) {
+      return {.name = name(), .available = Support::no(device_.unusable()), .detail = kNeverRun};
     }
-    const DeviceFacts& facts = opened_->hardware();
+    const DeviceFacts& facts = device->hardware();
     return {.name = name(),
             .available = Support::yes(),
             .detail = fmt::format("{}, {}", facts.name, architecture(facts))};
   }
   [[nodiscard]] std::vector<std::unique_ptr<Kernel>> kernels() const override {
-    open();
     std::vector<std::unique_ptr<Kernel>> kernels;
-    if (opened_ != nullptr) kernels.push_back(std::make_unique<CutlassKernel>(*opened_));
+    if (CudaDevice* const device = device_.get()) {
+      kernels.push_back(std::make_unique<CutlassKernel>(*device));
+    }
     return kernels;
   }
-  [[nodiscard]] Device* device() const override {
-    open();
-    return opened_.get();
-  }
+  [[nodiscard]] Device* device() const override { return device_.get(); }
 
  private:
-  /// Once, and only if somebody wants to know. A device of another architecture is not opened.
-  void open() const {
-    if (asked_) return;
-    asked_ = true;
-    cuda::DeviceChoice choice =
-        cuda::choose_device(is_blackwell, "compute capability 10.x or 12.x (Blackwell)");
-    unusable_ = choice.unusable;
-    if (!unusable_.empty()) return;
-    try {
-      opened_ = std::make_unique<CudaDevice>(std::move(choice.facts));
-    } catch (const Error& error) {
-      unusable_ = error.what();
-    }
-  }
-  mutable bool asked_ = false;
-  mutable std::string unusable_;
-  mutable std::unique_ptr<CudaDevice> opened_;
+  cuda::DeviceOnDemand device_{[] {
+    return cuda::choose_device(is_blackwell, "compute capability 10.x or 12.x (Blackwell)");
+  }};
 };
 
 }  // namespace

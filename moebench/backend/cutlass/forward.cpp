@@ -29,14 +29,6 @@ enum PerExpert : std::uint8_t {
   kPerExpertColumns
 };
 
-template <typename T>
-void copy_vector(void* to, const std::vector<T>& from, cudaStream_t stream) {
-  if (from.empty()) return;
-  cuda_check(
-      cudaMemcpyAsync(to, from.data(), from.size() * sizeof(T), cudaMemcpyHostToDevice, stream),
-      "copying a case to the device");
-}
-
 }  // namespace
 
 Support forward_supports(const MoeShape& shape) {
@@ -130,11 +122,10 @@ float* CutlassForward::per_expert(int column) const {
 }
 
 void CutlassForward::upload(cudaStream_t stream) {
-  copy_vector(tokens_.as<std::uint16_t>(), problem_.a, stream);
-  copy_vector(ids_.as<std::int32_t>(), problem_.routing.topk_ids, stream);
-  copy_vector(topk_weights_.as<float>(), problem_.routing.topk_weights, stream);
+  cuda::copy_to_device(tokens_.as<std::uint16_t>(), problem_.a, stream);
+  cuda::copy_to_device(ids_.as<std::int32_t>(), problem_.routing.topk_ids, stream);
+  cuda::copy_to_device(topk_weights_.as<float>(), problem_.routing.topk_weights, stream);
   upload_scales(stream);
-  cuda::wait(stream, "uploading tokens");
 }
 
 void CutlassForward::upload_scales(cudaStream_t stream) {
@@ -145,10 +136,8 @@ void CutlassForward::upload_scales(cudaStream_t stream) {
     for (std::size_t e = 0; e < alpha.size(); ++e) {
       alpha[e] = 1.0F / (activation_scales[e] * weight_scales[e]);
     }
-    copy_vector(per_expert(alpha_column), alpha, stream);
-    cuda::wait(stream,
-               "uploading scales");  // a device that reads the host's memory itself may still do so
-    copy_vector(per_expert(scale_column), activation_scales, stream);
+    cuda::copy_to_device(per_expert(alpha_column), alpha, stream);
+    cuda::copy_to_device(per_expert(scale_column), activation_scales, stream);
   };
   upload_one(Projection::kGateUp, problem_.scales.a1_global_scale, kGateUpAlpha,
              kGateUpGlobalScale);
@@ -212,12 +201,11 @@ void CutlassForward::enqueue_quantized(Projection projection, const std::uint16_
              "quantize");
 }
 
-void CutlassForward::enqueue(cudaStream_t stream, cuda::PhaseMarks* marks) {
-  enqueue({.tokens = tokens_.as<std::uint16_t>(),
-           .topk_ids = ids_.as<std::int32_t>(),
-           .topk_weights = topk_weights_.as<float>(),
-           .y = output()},
-          stream, marks);
+DeviceArrays CutlassForward::uploaded() const {
+  return {.tokens = tokens_.as<std::uint16_t>(),
+          .topk_ids = ids_.as<std::int32_t>(),
+          .topk_weights = topk_weights_.as<float>(),
+          .y = output()};
 }
 
 void CutlassForward::enqueue(const DeviceArrays& arrays, cudaStream_t stream,

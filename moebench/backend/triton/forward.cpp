@@ -24,14 +24,6 @@ struct State {
   std::int32_t padded_rows;
 };
 
-template <typename T>
-void copy_vector(void* to, const std::vector<T>& from, cudaStream_t stream) {
-  if (from.empty()) return;
-  cuda_check(
-      cudaMemcpyAsync(to, from.data(), from.size() * sizeof(T), cudaMemcpyHostToDevice, stream),
-      "copying a case to the device");
-}
-
 }  // namespace
 
 ForwardSizes::ForwardSizes(const MoeShape& shape, const SchemeConfig& scheme,
@@ -94,23 +86,23 @@ std::uint16_t* TritonForward::output() const {
 }
 
 void TritonForward::upload(cudaStream_t stream) {
-  copy_vector(tokens_.as<std::uint16_t>(), problem_.a, stream);
-  copy_vector(ids_.as<std::int32_t>(), problem_.routing.topk_ids, stream);
-  copy_vector(topk_weights_.as<float>(), problem_.routing.topk_weights, stream);
+  cuda::copy_to_device(tokens_.as<std::uint16_t>(), problem_.a, stream);
+  cuda::copy_to_device(ids_.as<std::int32_t>(), problem_.routing.topk_ids, stream);
+  cuda::copy_to_device(topk_weights_.as<float>(), problem_.routing.topk_weights, stream);
   upload_scales(stream);
 }
 
 void TritonForward::upload_scales(cudaStream_t stream) {
   if (problem_.scheme.per_act_token) return;
-  copy_vector(token_scales_.as<float>(), std::vector<float>{problem_.scales.a1_scale}, stream);
+  cuda::copy_to_device(token_scales_.as<float>(), std::vector<float>{problem_.scales.a1_scale},
+                       stream);
 }
 
-void TritonForward::enqueue(cudaStream_t stream, cuda::PhaseMarks* marks) {
-  enqueue({.tokens = tokens_.as<std::uint16_t>(),
-           .topk_ids = ids_.as<std::int32_t>(),
-           .topk_weights = topk_weights_.as<float>(),
-           .y = output()},
-          stream, marks);
+DeviceArrays TritonForward::uploaded() const {
+  return {.tokens = tokens_.as<std::uint16_t>(),
+          .topk_ids = ids_.as<std::int32_t>(),
+          .topk_weights = topk_weights_.as<float>(),
+          .y = output()};
 }
 
 void TritonForward::enqueue(const DeviceArrays& arrays, cudaStream_t stream,

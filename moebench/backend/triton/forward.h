@@ -38,8 +38,9 @@ class TritonForward final : public cuda::DeviceForward {
   [[nodiscard]] std::int64_t scratch_bytes() const override { return sizes_.total(); }
   void upload(cudaStream_t stream) override;
   void upload_scales(cudaStream_t stream) override;
-  void enqueue(cudaStream_t stream, cuda::PhaseMarks* marks) override;
+  using cuda::DeviceForward::enqueue;
   void enqueue(const DeviceArrays& arrays, cudaStream_t stream, cuda::PhaseMarks* marks) override;
+  [[nodiscard]] DeviceArrays uploaded() const override;
   [[nodiscard]] std::uint16_t* output() const override;
   [[nodiscard]] std::optional<DynamicScaleClaim> dynamic_scale(cudaStream_t stream) const override;
   /// Enqueues one GEMM with another kernel of the same block_m, on what the last call left.

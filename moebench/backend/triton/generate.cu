@@ -1,9 +1,6 @@
 // The synthetic layer in canonical order: the pieces of the other generator, rows in place of
 // blocks.
-#include <cuda_runtime.h>
-
-#include <utility>
-
+#include "moebench/backend/cuda/forward_launch.h"
 #include "moebench/backend/cuda/generate_pieces.h"
 #include "moebench/backend/triton/kernels.h"
 
@@ -75,17 +72,6 @@ __global__ void __launch_bounds__(kThreads) generate_row(GenerateCanonicalArgs a
   }
 }
 
-/// Nothing here overlaps with a kernel before it.
-template <typename... Parameters, typename... Arguments>
-cudaError_t launch(void (*kernel)(Parameters...), dim3 blocks, cudaStream_t stream,
-                   Arguments&&... arguments) {
-  cudaLaunchConfig_t config{};
-  config.gridDim = blocks;
-  config.blockDim = dim3(kThreads);
-  config.stream = stream;
-  return cudaLaunchKernelEx(&config, kernel, std::forward<Arguments>(arguments)...);
-}
-
 }  // namespace
 
 cudaError_t enqueue_generate_canonical(const GenerateCanonicalArgs& args, cudaStream_t stream) {
@@ -97,12 +83,13 @@ cudaError_t enqueue_generate_canonical(const GenerateCanonicalArgs& args, cudaSt
       cudaMemsetAsync(scales, 0, static_cast<std::size_t>(count) * sizeof(float), stream);
   if (error != cudaSuccess) return error;
   const dim3 blocks(static_cast<unsigned>(rows), static_cast<unsigned>(args.experts));
-  error = launch(find_row_largest, blocks, stream, args);
+  error = cuda::launch_alone(find_row_largest, blocks, kThreads, stream, args);
   if (error != cudaSuccess) return error;
-  error = launch(turn_into_scales, dim3(static_cast<unsigned>((count + kThreads - 1) / kThreads)),
-                 stream, scales, count);
+  error = cuda::launch_alone(turn_into_scales,
+                             dim3(static_cast<unsigned>((count + kThreads - 1) / kThreads)),
+                             kThreads, stream, scales, count);
   if (error != cudaSuccess) return error;
-  return launch(generate_row, blocks, stream, args);
+  return cuda::launch_alone(generate_row, blocks, kThreads, stream, args);
 }
 
 }  // namespace moebench::triton
