@@ -73,43 +73,54 @@ TEST(CudaPlan, GivesEveryPairOneRowWithinTheBound) {
   }
 }
 
-/// The blocks' shares, laid one behind the other, are the units of all entries in order.
-void check_split(const testing::HostPlan& plan, int units_per_tile, int grid) {
+/// The blocks' shares, laid one behind the other, are the units of all entries in order, slice by
+/// slice.
+void check_split(const testing::HostPlan& plan, const WorkShape& shape, int grid) {
   const auto units_of = [&](std::int32_t entry) {
-    return static_cast<std::int64_t>(plan.entries[static_cast<std::size_t>(entry)].tiles) *
-           units_per_tile;
+    return plan.entries[static_cast<std::size_t>(entry)].tiles * shape.units();
   };
-  const double fair = static_cast<double>(plan.header.total_cost) * units_per_tile / grid;
-  WorkPosition at = work_begin(plan.header, plan.entries.data(), units_per_tile, 0, grid);
-  ASSERT_EQ(at.entry, 0);
-  ASSERT_EQ(at.unit, 0);
+  const auto begin_of = [&](int block) {
+    return work_begin(plan.header, plan.entries.data(), shape, block, grid);
+  };
+  const double all = static_cast<double>(plan.header.total_cost) * shape.units() * shape.slices;
+  WorkPosition at = begin_of(0);
+  bool work_left = plan.header.active > 0;
+  if (work_left) {
+    ASSERT_EQ(at.slice, 0);
+    ASSERT_EQ(at.entry, 0);
+    ASSERT_EQ(at.unit, 0);
+  }
   for (int block = 0; block < grid; ++block) {
-    const WorkPosition end =
-        work_begin(plan.header, plan.entries.data(), units_per_tile, block + 1, grid);
+    const WorkPosition end = begin_of(block + 1);
     std::int64_t cost = 0;
     int most_expensive = 0;
-    while (at.entry < end.entry) {
+    const auto is_at = [&](const WorkPosition& place) {
+      return at.slice == place.slice && at.entry == place.entry && at.unit == place.unit;
+    };
+    while (!is_at(end)) {
+      ASSERT_LT(at.slice, shape.slices) << "a share begins after it ends";
       const ExpertTiles& entry = plan.entries[static_cast<std::size_t>(at.entry)];
-      ASSERT_LE(at.unit, units_of(at.entry));
-      cost += (units_of(at.entry) - at.unit) * entry.unit_cost;
+      const bool ends_here = at.slice == end.slice && at.entry == end.entry;
+      const std::int32_t until = ends_here ? end.unit : units_of(at.entry);
+      ASSERT_LT(at.unit, until);
+      ASSERT_LE(until, units_of(at.entry)) << "a share ends in a unit that does not exist";
+      cost += std::int64_t{until - at.unit} * entry.unit_cost;
       most_expensive = std::max(most_expensive, entry.unit_cost);
-      at = {at.entry + 1, 0};
+      at.unit = until;
+      if (at.unit < units_of(at.entry)) continue;
+      at = {at.slice, at.entry + 1, 0};
+      if (at.entry == plan.header.active) at = {at.slice + 1, 0, 0};
     }
-    ASSERT_EQ(at.entry, end.entry) << "a share begins after it ends";
-    if (end.unit > 0) {
-      ASSERT_LE(at.unit, end.unit);
-      ASSERT_LT(end.unit, units_of(end.entry)) << "a share ends in a unit that does not exist";
-      const int unit_cost = plan.entries[static_cast<std::size_t>(at.entry)].unit_cost;
-      cost += std::int64_t{end.unit - at.unit} * unit_cost;
-      most_expensive = std::max(most_expensive, unit_cost);
-    }
+    // Partial sums are waited for up to the block that ends a tile, so none before it may be empty.
+    if (cost == 0) work_left = false;
+    ASSERT_EQ(cost > 0, work_left) << "an empty share before one with work";
     // A unit that straddles a boundary belongs to the block in which it begins... give or take one
-    // at each end.
+    // at each end. With less work than a unit a block, some have one and some none.
+    const double fair = std::max(all / grid, 1.0 * unit_cost(kMaxTileTokens));
     ASSERT_LE(static_cast<double>(cost), fair + 2.0 * most_expensive);
-    at = end;
   }
-  ASSERT_EQ(at.entry, plan.header.active);
-  ASSERT_EQ(at.unit, 0);
+  ASSERT_EQ(at.slice, shape.slices);
+  ASSERT_EQ(at.entry, 0);
 }
 
 TEST(CudaPlan, SplitsTheWorkIntoEvenSharesWithoutGapOrOverlap) {
@@ -117,11 +128,16 @@ TEST(CudaPlan, SplitsTheWorkIntoEvenSharesWithoutGapOrOverlap) {
     const RandomRouting r = random_routing(seed);
     for (const int limit : kTileLimits) {
       const testing::HostPlan plan = testing::make_host_plan(r.routing.topk_ids, r.experts, limit);
-      for (const int units_per_tile : {1, 2, 7, 16, 448, 3136}) {
-        for (const int grid : {1, 2, 78, 132}) {
-          SCOPED_TRACE(r.name);
-          SCOPED_TRACE(fmt::format("{} units a tile, {} blocks", units_per_tile, grid));
-          ASSERT_NO_FATAL_FAILURE(check_split(plan, units_per_tile, grid));
+      for (const int row_tiles : {1, 2, 3, 8, 28, 56}) {
+        for (const int chunks : {1, 2, 16, 56}) {
+          for (const int grid : {1, 2, 78, 132}) {
+            const WorkShape shape{row_tiles, chunks, work_slices(row_tiles, grid)};
+            ASSERT_EQ(row_tiles % shape.slices, 0);
+            SCOPED_TRACE(r.name);
+            SCOPED_TRACE(
+                fmt::format("{} row tiles, {} chunks, {} blocks", row_tiles, chunks, grid));
+            ASSERT_NO_FATAL_FAILURE(check_split(plan, shape, grid));
+          }
         }
       }
     }

@@ -47,8 +47,11 @@ __device__ __forceinline__ void expand_nvfp4(std::uint32_t word, std::uint32_t s
     constexpr std::uint32_t kMagnitudes = 0x0E000E00;
     a[0] = word & (kSigns | kMagnitudes);
     a[1] = (word << 3) & (kSigns | kMagnitudes);
-    a[2] = ((word << 6) & kMagnitudes) | ((word << 1) & kSigns);
-    a[3] = ((word << 9) & kMagnitudes) | ((word << 2) & kSigns);
+    // Sign and magnitude move by different distances: one multiplication by the sum of two powers
+    // of two. What else it leaves, and the one carry that two of its bits can make, is not in the
+    // mask.
+    a[2] = ((word & 0x40384038) * ((1 << 1) + (1 << 6))) & (kSigns | kMagnitudes);
+    a[3] = ((word & 0x20072007) * ((1 << 2) + (1 << 9))) & (kSigns | kMagnitudes);
   } else {
     constexpr std::uint32_t kMagnitudes = 0x01C001C0;
     a[0] = word & (kSigns | kMagnitudes);
@@ -82,21 +85,21 @@ class ChunkReader<WeightKind::kNvfp4, wide> {
         scales_(ptx::load_shared_16(chunk + kNvfp4ValueBytes + thread / 32 * 128 +
                                     thread % 32 / 4 * 16)),
         words_(ptx::load_shared_16(values_)) {}
-  /// Fragments of the groups kFirst .. kFirst + kCount - 1; kCount 2 or 4.
+  /// Fragments of the groups kFirst .. kFirst + kCount - 1.
   template <int kFirst, int kCount>
   __device__ __forceinline__ void expand(std::uint32_t (&a)[kCount][4]) {
-    expand_one<kFirst>(a[0]);
-    expand_one<kFirst + 1>(a[1]);
-    if constexpr (kCount == 4) {
-      expand_one<kFirst + 2>(a[2]);
-      expand_one<kFirst + 3>(a[3]);
-    }
-    // The second half is asked for as soon as the registers of the first are free.
-    if constexpr (kFirst + kCount == kChunkGroups / 2)
-      words_ = ptx::load_shared_16(values_ + kNvfp4ValueBytes / 2);
+    expand_from<kFirst, kCount, 0>(a);
   }
 
  private:
+  template <int kFirst, int kCount, int i>
+  __device__ __forceinline__ void expand_from(std::uint32_t (&a)[kCount][4]) {
+    expand_one<kFirst + i>(a[i]);
+    // The second half is asked for as soon as the registers of the first are free.
+    if constexpr (kFirst + i + 1 == kChunkGroups / 2)
+      words_ = ptx::load_shared_16(values_ + kNvfp4ValueBytes / 2);
+    if constexpr (i + 1 < kCount) expand_from<kFirst, kCount, i + 1>(a);
+  }
   template <int kGroup>
   __device__ __forceinline__ void expand_one(std::uint32_t (&a)[4]) const {
     const std::uint32_t scale_word = kGroup / 2 == 0   ? scales_.x

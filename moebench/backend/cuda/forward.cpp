@@ -117,6 +117,7 @@ ForwardSizes::ForwardSizes(const MoeShape& shape, const SchemeConfig& scheme,
   ids = pairs * kIndexBytes;
   weights = pairs * kFloatBytes;
   entries = std::min(pairs, shape.num_experts) * static_cast<std::int64_t>(sizeof(ExpertTiles));
+  shares = 2 * (multiprocessors + 1) * static_cast<std::int64_t>(sizeof(WorkPosition));
   row_pair = padded_rows * kIndexBytes;
   places = pairs * static_cast<std::int64_t>(sizeof(PairPlace));
   gate_up_operand = checked_product(kWhat, {padded_rows, operand_row_bytes(shape.hidden)});
@@ -137,8 +138,8 @@ std::int64_t ForwardSizes::total() const {
   constexpr std::int64_t kAlignment = 256;
   std::int64_t sum = kAlignment;  // PlanState
   for (const std::int64_t part :
-       {tokens, ids, weights, entries, row_pair, places, gate_up_operand, down_operand, hidden_rows,
-        gate_up_scales, down_scales, per_expert, pair_out, partial, arrived, output}) {
+       {tokens, ids, weights, entries, shares, row_pair, places, gate_up_operand, down_operand,
+        hidden_rows, gate_up_scales, down_scales, per_expert, pair_out, partial, arrived, output}) {
     sum = checked_sum("scratch of a case", sum, round_up(part, kAlignment));
   }
   return sum;
@@ -159,6 +160,7 @@ Forward::Forward(const MoeProblem& problem, std::shared_ptr<const DeviceWeights>
       topk_weights_(sizes_.weights, "routing"),
       plan_(sizeof(PlanState), "plan"),
       entries_(sizes_.entries, "plan"),
+      shares_(sizes_.shares, "plan"),
       row_pair_(sizes_.row_pair, "plan"),
       places_(sizes_.places, "plan"),
       gate_up_operand_(sizes_.gate_up_operand, "GEMM1's operand"),
@@ -254,6 +256,10 @@ void Forward::enqueue(const DeviceArrays& arrays, cudaStream_t stream, PhaseMark
   route.row_pair = row_pair_.as<std::int32_t>();
   route.places = places_.as<PairPlace>();
   route.amax_key = &plan->amax_key;
+  route.shares = shares_.as<WorkPosition>();
+  route.grid = multiprocessors_;
+  route.work[0] = work_shape(weights_->geometry(Projection::kGateUp), multiprocessors_);
+  route.work[1] = work_shape(weights_->geometry(Projection::kDown), multiprocessors_);
   if (sizes_.pairs > 0) cuda_check(enqueue_route(route, stream), "route");
 
   phase("permute+quantize");
@@ -317,6 +323,8 @@ void Forward::enqueue_gemm(Projection projection, cudaStream_t stream) const {
   args.plan = &plan->header;
   args.entries = entries_.as<ExpertTiles>();
   args.geometry = weights_->geometry(projection);
+  args.work = work_shape(args.geometry, multiprocessors_);
+  args.shares = shares_.as<WorkPosition>() + (gate_up ? 0 : multiprocessors_ + 1);
   args.hidden = problem_.shape.hidden;
   args.intermediate = problem_.shape.intermediate;
   args.weights = weights_->packed(projection);

@@ -74,7 +74,7 @@ struct ForwardSizes {
   std::int64_t pairs = 0;
   std::int64_t padded_rows = 0;  ///< at most
   std::int64_t tokens = 0, ids = 0, weights = 0;
-  std::int64_t entries = 0, row_pair = 0, places = 0;
+  std::int64_t entries = 0, shares = 0, row_pair = 0, places = 0;
   std::int64_t gate_up_operand = 0, down_operand = 0;
   std::int64_t hidden_rows = 0;  ///< fp8: h between GEMM1 and the quantising pass
   std::int64_t gate_up_scales = 0, down_scales = 0;
@@ -115,7 +115,7 @@ class Forward final : public DeviceForward {
   ForwardSizes sizes_;
   DeviceBuffer tokens_, ids_, topk_weights_;
   DeviceBuffer plan_;  ///< PlanHeader, amax key, dynamic scale: struct PlanState
-  DeviceBuffer entries_, row_pair_, places_;
+  DeviceBuffer entries_, shares_, row_pair_, places_;
   DeviceBuffer gate_up_operand_, down_operand_, hidden_rows_;
   DeviceBuffer gate_up_scales_, down_scales_, per_expert_;
   DeviceBuffer pair_out_, partial_, arrived_, output_;

@@ -25,6 +25,8 @@ struct GemmArgs {
   // Work
   const PlanHeader* plan;      ///< device
   const ExpertTiles* entries;  ///< device
+  WorkShape work;              ///< work_shape(geometry, grid)
+  const WorkPosition* shares;  ///< device, [grid + 1]: where each thread block begins
   MatrixGeometry geometry;     ///< of this matrix
   std::int64_t hidden, intermediate;
   // Operands
@@ -63,9 +65,9 @@ enum class WeightKind : std::uint8_t { kNvfp4, kFp8, kFp8Block };
 
 /// Enqueues one GEMM. It is launched with programmatic stream serialisation: weights are prefetched
 /// while the kernel before still runs, whose results (operand, scales) are read after it has ended.
-/// `plan` and `entries` are read before that: they must come from an earlier kernel, which the one
-/// directly before has waited for before it let this one start. `type`: of h, c2 and (kNvfp4) of
-/// the operands.
+/// `plan`, `entries` and `shares` are read before that: they must come from an earlier kernel,
+/// which the one directly before has waited for before it let this one start. `type`: of h, c2 and
+/// (kNvfp4) of the operands.
 cudaError_t enqueue_gemm(WeightKind kind, Projection projection, HalfType type,
                          const GemmArgs& args, cudaStream_t stream);
 

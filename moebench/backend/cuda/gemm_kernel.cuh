@@ -19,9 +19,12 @@ inline constexpr int kTileStrips = kTileBlocks * 4;  ///< of 16 rows, one warp's
 inline constexpr int kConsumerWarps = kConsumerThreads / 32;
 inline constexpr int kGemmThreads = kConsumerThreads + kWarpgroupThreads;
 inline constexpr int kMaxStages = 12;
-/// Of 65536 registers, 2 * 128 times the consumers' and 128 times the producer's are used.
-inline constexpr int kConsumerRegisters = 240;
-inline constexpr int kProducerRegisters = 24;
+/// Consumers get more than a thread starts with, and the producer gives up as many: what is asked
+/// for beyond what the block came with is waited for, without end.
+inline constexpr int kEntryRegisters = 65536 / kGemmThreads / 8 * 8;
+inline constexpr int kConsumerRegisters = 232;
+inline constexpr int kProducerRegisters = 40;
+static_assert(kGroups * kConsumerRegisters + kProducerRegisters <= 3 * kEntryRegisters);
 
 /// Shared memory: the ring, aligned to the swizzle's 1024 bytes, then what consumers exchange, then
 /// barriers.
@@ -47,66 +50,79 @@ inline constexpr int kMaxRows =
 /// Bytes of a token's row in an operand per chunk of 128 columns.
 inline constexpr int kOperandChunkBytes = kChunkDepth * 2;
 
-/// One tile of work of a thread block: 256 weight rows x tile_rows tokens over chunks [first,
-/// last).
-struct WorkTile {
-  ExpertTiles entry;
-  int row_tile;
-  int tile;
-  int first_chunk;
-  int last_chunk;
-};
-
-/// Walks through a thread block's share.
+/// Walks through a thread block's share, tile by tile: 256 weight rows x tile_rows tokens over the
+/// chunks [first_chunk, last_chunk).
 class WorkList {
  public:
-  __device__ WorkList(const GemmArgs& args, int block)
-      : entries_(args.entries),
-        chunks_(static_cast<int>(args.geometry.chunks)),
-        row_tiles_(static_cast<int>(args.geometry.tile_rows_blocks())) {
-    const PlanHeader header = *args.plan;
-    const int units = row_tiles_ * chunks_;
-    const WorkPosition begin = work_begin(header, entries_, units, block, args.grid);
-    end_ = work_begin(header, entries_, units, block + 1, args.grid);
-    entry_index_ = begin.entry;
-    unit_ = begin.unit;
-    if (!done()) at_.entry = entries_[entry_index_];
-    at_.first_chunk = unit_ % chunks_;
-    const int tile = unit_ / chunks_;
-    at_.tile = tile % max(at_.entry.tiles, 1);
-    at_.row_tile = tile / max(at_.entry.tiles, 1);
+  __device__ explicit WorkList(const GemmArgs& args)
+      : args_(args),
+        active_(args.plan->active),
+        slice_rows_(args.work.row_tiles / args.work.slices),
+        at_(args.shares[blockIdx.x]),
+        end_(args.shares[blockIdx.x + 1]) {
+    if (done()) return;
+    entry = args.entries[at_.entry];
+    first_chunk = at_.unit % args.work.chunks;
+    const int index = at_.unit / args.work.chunks;
+    tile = index % entry.tiles;
+    row_tile = at_.slice * slice_rows_ + index / entry.tiles;
+    find_end();
   }
-  __device__ bool next(WorkTile& tile) {
-    if (done()) return false;
-    int count = chunks_ - at_.first_chunk;
-    if (entry_index_ == end_.entry) count = min(count, end_.unit - unit_);
-    tile = at_;
-    tile.last_chunk = at_.first_chunk + count;
-    unit_ += count;
-    at_.first_chunk = 0;
-    if (++at_.tile == at_.entry.tiles) {
-      at_.tile = 0;
-      if (++at_.row_tile == row_tiles_) {
-        at_.row_tile = 0;
-        unit_ = 0;
-        ++entry_index_;
-        if (!done()) at_.entry = entries_[entry_index_];
+  [[nodiscard]] __device__ bool done() const {
+    if (at_.slice != end_.slice) return at_.slice > end_.slice;
+    return at_.entry > end_.entry || (at_.entry == end_.entry && at_.unit >= end_.unit);
+  }
+  __device__ void next() {
+    at_.unit += last_chunk - first_chunk;
+    first_chunk = 0;
+    if (++tile == entry.tiles) {
+      tile = 0;
+      if (++row_tile == (at_.slice + 1) * slice_rows_) next_entry();
+    }
+    find_end();
+  }
+  /// The thread block with the tile's last chunk, if this one has the first: shares follow each
+  /// other.
+  [[nodiscard]] __device__ int last_part() const {
+    int block = static_cast<int>(blockIdx.x);
+    if (first_chunk > 0 || last_chunk == args_.work.chunks) return block;
+    for (;;) {
+      ++block;
+      const WorkPosition next = args_.shares[block + 1];
+      if (next.slice != at_.slice || next.entry != at_.entry ||
+          next.unit >= at_.unit + args_.work.chunks) {
+        return block;
       }
     }
-    return true;
   }
 
+  ExpertTiles entry{};
+  int row_tile = 0;
+  int tile = 0;
+  int first_chunk = 0;
+  int last_chunk = 0;
+
  private:
-  __device__ bool done() const {
-    return entry_index_ > end_.entry || (entry_index_ == end_.entry && unit_ >= end_.unit);
+  __device__ void next_entry() {
+    at_.unit = 0;
+    if (++at_.entry == active_) {
+      at_.entry = 0;
+      ++at_.slice;
+    }
+    row_tile = at_.slice * slice_rows_;
+    if (!done()) entry = args_.entries[at_.entry];
   }
-  const ExpertTiles* entries_;
-  int chunks_;
-  int row_tiles_;
-  int entry_index_;
-  int unit_;  ///< within the entry
+  __device__ void find_end() {
+    last_chunk = args_.work.chunks;
+    if (at_.slice == end_.slice && at_.entry == end_.entry) {
+      last_chunk = min(last_chunk, first_chunk + end_.unit - at_.unit);
+    }
+  }
+  const GemmArgs& args_;
+  int active_;
+  int slice_rows_;  ///< row tiles of a slice
+  WorkPosition at_;
   WorkPosition end_;
-  WorkTile at_{};
 };
 
 /// What consumers need to know of a tile; left in shared memory by the producer, who alone walks
@@ -119,7 +135,7 @@ struct TileSlot {
   std::int32_t valid_rows;  ///< those that are tokens
   std::int32_t first_row;   ///< padded row of the tile's first
   std::int32_t row_tile;
-  std::int32_t tile_index;  ///< in the entry, row tiles outermost
+  std::int32_t last_part;  ///< the thread block that has its last chunk, where this has the first
 };
 static_assert(sizeof(TileSlot) == kTileSlotBytes);
 
@@ -166,30 +182,27 @@ class Producer {
   __device__ void run() {
     // Weights depend on no kernel before this one: the ring is filled with them while that one may
     // still run.
-    WorkList ahead(args_, blockIdx.x);
-    WorkTile tile;
     RingPosition at;
     int filled = 0;
-    while (filled < ring_.stages && ahead.next(tile)) {
-      for (int chunk = tile.first_chunk; chunk < tile.last_chunk && filled < ring_.stages;
+    for (WorkList work(args_); !work.done() && filled < ring_.stages; work.next()) {
+      for (int chunk = work.first_chunk; chunk < work.last_chunk && filled < ring_.stages;
            ++chunk, ++filled) {
-        load_weights(tile, chunk, at.stage);
+        load_weights(work, chunk, at.stage);
         at.advance(ring_.stages);
       }
     }
     ptx::wait_for_previous_kernel();
 
-    WorkList work(args_, blockIdx.x);
     at = {};
     int seen = 0;
     int number = 0;
-    while (work.next(tile)) {
-      for (int chunk = tile.first_chunk; chunk < tile.last_chunk; ++chunk, ++seen) {
+    for (WorkList work(args_); !work.done(); work.next()) {
+      for (int chunk = work.first_chunk; chunk < work.last_chunk; ++chunk, ++seen) {
         const bool refill = seen >= filled;
         if (refill) ptx::barrier_wait(ring_.empty_at(at.stage), at.phase ^ 1);
-        if (chunk == tile.first_chunk) describe(tile, number++);
-        if (refill) load_weights(tile, chunk, at.stage);
-        load_operand(tile, chunk, at.stage);
+        if (chunk == work.first_chunk) describe(work, number++);
+        if (refill) load_weights(work, chunk, at.stage);
+        load_operand(work, chunk, at.stage);
         at.advance(ring_.stages);
       }
     }
@@ -200,13 +213,13 @@ class Producer {
   }
 
  private:
-  __device__ void load_weights(const WorkTile& tile, int chunk, int stage) const {
-    const int blocks = blocks_of(args_, tile.row_tile);
+  __device__ void load_weights(const WorkList& work, int chunk, int stage) const {
+    const int blocks = blocks_of(args_, work.row_tile);
     ptx::barrier_expect(ring_.full_at(stage), blocks * kWeightChunkBytes<kind> +
-                                                  tile.entry.tile_rows * kOperandChunkBytes);
-    const std::uint64_t policy = tile.entry.tiles == 1 ? once_ : again_;
-    const std::uint8_t* from = args_.weights + tile.entry.expert * args_.geometry.expert_bytes() +
-                               tile.row_tile * kTileBlocks * args_.geometry.block_bytes() +
+                                                  work.entry.tile_rows * kOperandChunkBytes);
+    const std::uint64_t policy = work.entry.tiles == 1 ? once_ : again_;
+    const std::uint8_t* from = args_.weights + work.entry.expert * args_.geometry.expert_bytes() +
+                               work.row_tile * kTileBlocks * args_.geometry.block_bytes() +
                                chunk * kWeightChunkBytes<kind>;
     for (int block = 0; block < blocks; ++block) {
       ptx::copy_to_shared(ring_.at(stage) + block * kWeightChunkBytes<kind>,
@@ -214,27 +227,27 @@ class Producer {
                           ring_.full_at(stage), policy);
     }
   }
-  __device__ void describe(const WorkTile& tile, int number) const {
-    const ExpertTiles& entry = tile.entry;
+  __device__ void describe(const WorkList& work, int number) const {
+    const ExpertTiles& entry = work.entry;
     TileSlot slot{};
-    slot.chunks = tile.last_chunk - tile.first_chunk;
-    slot.first_chunk = tile.first_chunk;
+    slot.chunks = work.last_chunk - work.first_chunk;
+    slot.first_chunk = work.first_chunk;
     slot.expert = entry.expert;
     slot.tile_rows = entry.tile_rows;
-    slot.valid_rows = min(entry.tile_rows, entry.rows - tile.tile * entry.tile_rows);
-    slot.first_row = entry.first_row + tile.tile * entry.tile_rows;
-    slot.row_tile = tile.row_tile;
-    slot.tile_index = tile.row_tile * entry.tiles + tile.tile;
+    slot.valid_rows = min(entry.tile_rows, entry.rows - work.tile * entry.tile_rows);
+    slot.first_row = entry.first_row + work.tile * entry.tile_rows;
+    slot.row_tile = work.row_tile;
+    slot.last_part = work.last_part();
     ring_.tiles[number % kTileSlots] = slot;
   }
-  __device__ void load_operand(const WorkTile& tile, int chunk, int stage) const {
-    const std::int64_t rows = tile.entry.tile_rows;
+  __device__ void load_operand(const WorkList& work, int chunk, int stage) const {
+    const std::int64_t rows = work.entry.tile_rows;
     const std::uint8_t* from =
         args_.operand +
-        (tile.entry.first_row + tile.tile * rows) * args_.geometry.chunks * kOperandChunkBytes +
+        (work.entry.first_row + work.tile * rows) * args_.geometry.chunks * kOperandChunkBytes +
         chunk * rows * kOperandChunkBytes;
     ptx::copy_to_shared(ring_.at(stage) + kTileBlocks * kWeightChunkBytes<kind>, from,
-                        tile.entry.tile_rows * kOperandChunkBytes, ring_.full_at(stage), again_);
+                        work.entry.tile_rows * kOperandChunkBytes, ring_.full_at(stage), again_);
     ptx::barrier_arrive(ring_.full_at(stage));  // the second of two: what describe() wrote is there
   }
 
@@ -317,9 +330,7 @@ class Consumer {
       if (rows == 48) multiply_tile<48>(tile);
       if constexpr (kMaxRows<kind> >= 64) {
         if (rows == 64) multiply_tile<64>(tile);
-      }
-      if constexpr (kMaxRows<kind> >= 96) {
-        if (rows == 96) multiply_tile<96>(tile);
+        if (rows == 80) multiply_tile<80>(tile);
       }
     }
   }
@@ -346,7 +357,7 @@ class Consumer {
       give_partial<N>(sums);
       return;
     }
-    if (tile.chunks < args_.geometry.chunks) add_partials<N>(tile, sums);
+    add_partials<N>(tile, sums);
     if constexpr (projection == Projection::kGateUp) {
       finish_gate_up<N>(tile, sums);
     } else {
@@ -400,7 +411,8 @@ class Consumer {
     return ring_.at(stage) + (group_ * kGroupBlocks + block) * kWeightChunkBytes<kind>;
   }
   __device__ __forceinline__ std::uint64_t operand_at(int stage) const {
-    return operand_descriptor(ring_.at(stage) + kTileBlocks * kWeightChunkBytes<kind>);
+    return operand_descriptor(
+        ptx::same_in_warp(ring_.at(stage) + kTileBlocks * kWeightChunkBytes<kind>));
   }
   /// Gives a stage back, if `stage` >= 0. Without a branch: one inside the pipeline makes ptxas
   /// serialise the wgmmas.
@@ -506,18 +518,7 @@ class Consumer {
   /// In the order of the blocks, so that the sum has the same bits every time.
   template <int N>
   __device__ __forceinline__ void add_partials(const TileSlot& tile, Sums<N>& sums) const {
-    const PlanHeader header = *args_.plan;
-    const int chunks = static_cast<int>(args_.geometry.chunks);
-    const int units = static_cast<int>(args_.geometry.tile_rows_blocks()) * chunks;
-    int covered = tile.chunks;
-    for (int block = blockIdx.x + 1; covered < chunks; ++block) {
-      const WorkPosition end = work_begin(header, args_.entries, units, block + 1, args_.grid);
-      const bool in_entry =
-          end.entry < header.active && args_.entries[end.entry].expert == tile.expert;
-      const bool in_tile = in_entry && end.unit / chunks == tile.tile_index;
-      const int until = in_tile ? end.unit % chunks : chunks;
-      if (until == covered) continue;  // an empty share
-      covered = until;
+    for (int block = blockIdx.x + 1; block <= tile.last_part; ++block) {
       if (thread_ % 32 == 0) {
         while (ptx::load_acquire(args_.arrived + block) == 0) {
         }

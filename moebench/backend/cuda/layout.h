@@ -31,7 +31,7 @@ inline constexpr int kBlockRows = 64;    ///< weight rows of a block
 inline constexpr int kChunkDepth = 128;  ///< columns of a chunk
 inline constexpr int kTileBlocks = 4;    ///< blocks that one thread block multiplies at a time
 inline constexpr int kMaxTileTokens =
-    96;  ///< most rows of an operand tile: what the registers hold sums for
+    80;  ///< most rows of an operand tile: what the registers hold sums for
 inline constexpr int kMaxBlockScaledTileTokens =
     48;                                    ///< the same for fp8-block, which needs two accumulators
 inline constexpr int kSwizzleBytes = 128;  ///< depth bytes of an operand chunk

@@ -32,13 +32,13 @@ struct PlanHeader {
 /// Tile rows that the GEMMs are compiled for. More of them make ptxas run out of registers: it
 /// keeps the sums of all of them in mind at once.
 MOEBENCH_HOST_DEVICE constexpr int tile_rows_class(int rows) {
-  return rows <= 8 ? 8 : rows <= 16 ? 16 : rows <= 32 ? 32 : rows <= 48 ? 48 : rows <= 64 ? 64 : 96;
+  return rows <= 8 ? 8 : rows <= 16 ? 16 : rows <= 32 ? 32 : rows <= 48 ? 48 : rows <= 64 ? 64 : 80;
 }
 
-/// Reading a chunk from memory costs 40 clocks per m64k16 slab; above 80 tokens the multiplication
-/// takes longer.
+/// Reading a chunk from memory costs 40 clocks per m64k16 slab; from some 48 tokens the
+/// multiplication takes longer, at the clock that is left of a device at its power limit.
 MOEBENCH_HOST_DEVICE constexpr int unit_cost(int tile_rows) {
-  return tile_rows <= 80 ? 40 : tile_rows / 2 + 2;
+  return tile_rows <= 32 ? 40 : tile_rows <= 48 ? 42 : tile_rows <= 64 ? 46 : 54;
 }
 
 /// `max_tile_rows`: kMaxTileTokens, or kMaxBlockScaledTileTokens for fp8-block.
@@ -60,34 +60,66 @@ MOEBENCH_HOST_DEVICE constexpr std::int64_t max_padded_rows(std::int64_t pairs,
 /// Where pair `i` of an expert's rows lies among the padded rows: tiles are filled one after
 /// another. (rows of an expert are contiguous: padded row = first_row + i.)
 
-/// A place in the linear order of a GEMM's work: entries in order; within one, 256-row tiles of the
-/// weights, then operand tiles, then chunks of depth. Thread block b of `grid` takes [begin(b),
-/// begin(b + 1)).
-struct WorkPosition {
-  std::int32_t entry;
-  std::int32_t unit;  ///< (row_tile * tiles + tile) * chunks + chunk
+/// The work that one GEMM has for each tile of tokens.
+struct WorkShape {
+  std::int32_t row_tiles;  ///< of 256 weight rows
+  std::int32_t chunks;     ///< of depth
+  std::int32_t slices;     ///< see work_slices(); divides row_tiles
+  /// Of one operand tile in one slice.
+  [[nodiscard]] MOEBENCH_HOST_DEVICE constexpr std::int32_t units() const {
+    return row_tiles / slices * chunks;
+  }
 };
 
-/// `units_per_tile` = row tiles * chunks of the GEMM. Positions of neighbouring blocks fit together
-/// by construction: both call this with the same index.
+/// Slices of the weight rows that are worked through side by side, by a part of the thread blocks
+/// each. Blocks in the same place of their slices then read the same tokens at the same time: far
+/// fewer experts are being worked on at once, and their tokens stay in the second-level cache.
+/// 1, 2 or 4, so that slices are equal.
+MOEBENCH_HOST_DEVICE constexpr std::int32_t work_slices(std::int64_t row_tiles, int grid) {
+  return row_tiles % 4 == 0 && grid % 4 == 0 ? 4 : row_tiles % 2 == 0 && grid % 2 == 0 ? 2 : 1;
+}
+
+MOEBENCH_HOST_DEVICE constexpr WorkShape work_shape(const MatrixGeometry& geometry, int grid) {
+  const auto row_tiles = static_cast<std::int32_t>(geometry.tile_rows_blocks());
+  return {row_tiles, static_cast<std::int32_t>(geometry.chunks), work_slices(row_tiles, grid)};
+}
+
+/// A place in the linear order of a GEMM's work: slices in order; within one, entries; within one,
+/// 256-row tiles of the weights, then operand tiles, then chunks of depth. Thread block b of `grid`
+/// takes [begin(b), begin(b + 1)).
+struct WorkPosition {
+  std::int32_t slice;
+  std::int32_t entry;
+  std::int32_t unit;  ///< (row_tile in the slice * tiles + tile) * chunks + chunk
+};
+
+/// Positions of neighbouring blocks fit together by construction: both call this with the same
+/// index. Where there is less work than a unit for each block, the first ones have it: no share is
+/// empty before the last one that is not.
 MOEBENCH_HOST_DEVICE inline WorkPosition work_begin(const PlanHeader& header,
-                                                    const ExpertTiles* entries, int units_per_tile,
-                                                    int block, int grid) {
-  if (block >= grid) return {header.active, 0};
-  const std::int64_t target = header.total_cost * units_per_tile * block / grid;
+                                                    const ExpertTiles* entries,
+                                                    const WorkShape& shape, int block, int grid) {
+  constexpr int kLargestUnitCost = unit_cost(kMaxTileTokens);
+  const std::int64_t units = shape.units();
+  const std::int64_t slice_cost = header.total_cost * units;
+  const std::int64_t blocks = slice_cost * shape.slices / kLargestUnitCost;
+  if (blocks < grid) grid = blocks > 1 || header.active == 0 ? static_cast<int>(blocks) : 1;
+  if (block >= grid) return {shape.slices, 0, 0};
+  std::int64_t target = slice_cost * shape.slices * block / grid;
+  const auto slice = static_cast<std::int32_t>(target / slice_cost);
+  target -= slice * slice_cost;
   int low = 0;
   int high = header.active;  // the last entry that begins at or before target
   while (high - low > 1) {
     const int middle = (low + high) / 2;
-    if (entries[middle].cost_begin * units_per_tile <= target) {
+    if (entries[middle].cost_begin * units <= target) {
       low = middle;
     } else {
       high = middle;
     }
   }
-  if (header.active == 0) return {0, 0};
-  const std::int64_t offset = target - entries[low].cost_begin * units_per_tile;
-  return {low, static_cast<std::int32_t>(offset / entries[low].unit_cost)};
+  const std::int64_t offset = target - entries[low].cost_begin * units;
+  return {slice, low, static_cast<std::int32_t>(offset / entries[low].unit_cost)};
 }
 
 }  // namespace moebench::cuda

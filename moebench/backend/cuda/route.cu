@@ -96,7 +96,16 @@ __device__ std::int32_t scan_segments(std::int32_t* counts, int experts, int exp
   return rows;
 }
 
-/// Writes header, entries and padding rows.
+/// After the entries, which all threads see.
+__device__ void cut_into_shares(const RouteArgs& args, const PlanHeader& header) {
+  const int positions = args.grid + 1;
+  for (int i = static_cast<int>(threadIdx.x); i < 2 * positions; i += kThreads) {
+    args.shares[i] =
+        work_begin(header, args.entries, args.work[i / positions], i % positions, args.grid);
+  }
+}
+
+/// Writes header, entries, padding rows and shares.
 __device__ void make_plan(const RouteArgs& args, std::int32_t* counts, ExpertBegin* begins,
                           int segments) {
   __shared__ Totals warp_totals[kWarps];
@@ -127,16 +136,17 @@ __device__ void make_plan(const RouteArgs& args, std::int32_t* counts, ExpertBeg
     begins[expert] = {before.rows, tiles.tile_rows, ~std::uint32_t{0} / divisor + 1};
     for (std::int32_t row = rows; row < mine.rows; ++row) args.row_pair[before.rows + row] = -1;
   }
+  PlanHeader header{};
+  header.active = carry.active;
+  header.padded_rows = carry.rows;
+  header.max_tile_rows = carry.largest;
+  header.total_cost = carry.cost;
   if (threadIdx.x == 0) {
-    PlanHeader header{};
-    header.active = carry.active;
-    header.padded_rows = carry.rows;
-    header.max_tile_rows = carry.largest;
-    header.total_cost = carry.cost;
     *args.header = header;
     if (args.amax_key != nullptr) *args.amax_key = 0;
   }
   __syncthreads();
+  if (args.shares != nullptr) cut_into_shares(args, header);
 }
 
 /// The pairs [begin, end) of one warp, in order. next[expert]: the expert's pairs in the segments

@@ -148,7 +148,7 @@ void check_layer(const Layer& layer, const SchemeCase& scheme, const std::vector
 class EmulatedForward : public ::testing::TestWithParam<SchemeCase> {};
 
 TEST_P(EmulatedForward, EveryTileSize) {
-  check_layer(rows_layer("5 to 96 rows an expert", 208, 144, {5, 41, 12, 96, 30, 60}), GetParam(),
+  check_layer(rows_layer("5 to 80 rows an expert", 208, 144, {5, 41, 12, 80, 30, 60}), GetParam(),
               {{1, 1}, {7, 2}});
   check_layer(rows_layer("two tiles an expert", 128, 208, {120, 1, 150, 0}), GetParam(),
               {{3, 3}, {5, 4}});

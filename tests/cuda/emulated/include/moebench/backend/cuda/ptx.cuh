@@ -85,6 +85,7 @@ inline void store_release(std::int32_t* p, std::int32_t v) { emulated::store_rel
 inline void keep_before(std::uint32_t (&)[4]) {}
 inline void keep_order() {}
 inline int known_here(int x) { return x; }
+inline std::uint32_t same_in_warp(std::uint32_t x) { return x; }
 
 inline void wgmma_fence() { emulated::multiply_fence(); }
 inline void wgmma_commit() { emulated::multiply_commit(); }
