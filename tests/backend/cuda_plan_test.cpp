@@ -79,8 +79,10 @@ void check_split(const testing::HostPlan& plan, const WorkShape& shape, int grid
   const auto units_of = [&](std::int32_t entry) {
     return plan.entries[static_cast<std::size_t>(entry)].tiles * shape.units();
   };
+  std::vector<std::int64_t> cost_begin;
+  for (const ExpertTiles& entry : plan.entries) cost_begin.push_back(entry.cost_begin);
   const auto begin_of = [&](int block) {
-    return work_begin(plan.header, plan.entries.data(), shape, block, grid);
+    return work_begin(plan.header, plan.entries.data(), cost_begin.data(), shape, block, grid);
   };
   const double all = static_cast<double>(plan.header.total_cost) * shape.units() * shape.slices;
   WorkPosition at = begin_of(0);

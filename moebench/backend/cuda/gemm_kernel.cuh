@@ -15,7 +15,6 @@ inline constexpr int kWarpgroupThreads = 128;
 inline constexpr int kGroups = 2;
 inline constexpr int kGroupBlocks = kTileBlocks / kGroups;  ///< blocks of one warpgroup
 inline constexpr int kConsumerThreads = kGroups * kWarpgroupThreads;
-inline constexpr int kTileStrips = kTileBlocks * 4;  ///< of 16 rows, one warp's part of a block
 inline constexpr int kConsumerWarps = kConsumerThreads / 32;
 inline constexpr int kGemmThreads = kConsumerThreads + kWarpgroupThreads;
 inline constexpr int kMaxStages = 12;
@@ -29,7 +28,7 @@ static_assert(kGroups * kConsumerRegisters + kProducerRegisters <= 3 * kEntryReg
 /// Shared memory: the ring, aligned to the swizzle's 1024 bytes, then what consumers exchange, then
 /// barriers.
 inline constexpr int kSharedBytes = 227 * 1024;
-inline constexpr int kExchangeBytes = kTileStrips * kMaxTileTokens * 4;
+inline constexpr int kExchangeBytes = kConsumerWarps * kMaxBlockScaledTileTokens * 4;
 inline constexpr int kBarrierBytes = 2 * kMaxStages * 8;
 /// The producer is at most kMaxStages tiles ahead of a consumer that is still finishing one.
 inline constexpr int kTileSlots = 16;
@@ -615,57 +614,55 @@ class Consumer {
     for (int block = 0; block < kGroupBlocks; ++block) store_hidden<N>(tile, block, h[block]);
   }
 
-  /// Largest |h| over the 8 columns of each 16-row strip, per token, to where all warps can read
-  /// it.
-  template <int N>
-  __device__ __forceinline__ void share_amax(const Hidden<N>& h, int barrier, int threads) {
-    // What the tile before left may still be being read.
-    ptx::named_barrier(barrier, threads);
+  /// Of each half of a pair, over the 8 lanes that hold the same tokens.
+  __device__ __forceinline__ static std::uint32_t largest_of_lanes(std::uint32_t pair) {
 #pragma unroll
-    for (int block = 0; block < kGroupBlocks; ++block) {
-      float* out = exchange_ + strip(block) * kMaxTileTokens + first_token();
-#pragma unroll
-      for (int i = 0; i < N / 8; ++i) {
-        std::uint32_t amax = h[block][i];
-#pragma unroll
-        for (int lanes = 4; lanes < 32; lanes *= 2) {
-          amax = largest_pair<type>(amax, __shfl_xor_sync(0xFFFFFFFF, amax, lanes));
-        }
-        if (row_pair() == 0) *reinterpret_cast<float2*>(out + i * 8) = widen_pair<type>(amax);
-      }
+    for (int lanes = 4; lanes < 32; lanes *= 2) {
+      pair = largest_pair<type>(pair, __shfl_xor_sync(0xFFFFFFFF, pair, lanes));
     }
-    ptx::named_barrier(barrier, threads);
-  }
-  __device__ __forceinline__ int strip(int block) const {
-    return (group_ * kGroupBlocks + block) * 4 + warp();
+    return pair;
   }
 
-  /// Blocks of 16 columns are the columns of two neighbouring strips. Leaves e2m1 * scale, exact in
-  /// 16 bits.
+  __device__ __forceinline__ int strip() const { return group_ * 4 + warp(); }
+
+  /// Groups of 16 columns are those of one warp's strips in both blocks. Leaves e2m1 * scale, exact
+  /// in 16 bits.
   template <int N>
-  __device__ __forceinline__ void quantize_nvfp4(const TileSlot& tile, Hidden<N>& h) {
-    const int barrier = kOneWarpgroup + group_;
-    share_amax<N>(h, barrier, kWarpgroupThreads);
-    // Each (block, token) is computed once: two amax give way to the factor and the scale.
-    const float global_scale = args_.hidden_global_scale[tile.expert];
-    for (int i = ptx::known_here(thread_); i < kGroupBlocks * 2 * N; i += kWarpgroupThreads) {
-      float* place = exchange_ + (group_ * kGroupBlocks * 4 + i / N * 2) * kMaxTileTokens + i % N;
-      const float amax = fmaxf(place[0], place[kMaxTileTokens]);
-      const float scale = e4m3_round(global_scale * __fdiv_rn(amax, 6.0F));
-      place[0] = scale == 0.0F ? 0.0F : __fdiv_rn(global_scale, scale);
-      place[kMaxTileTokens] = scale;
+  __device__ __forceinline__ void quantize_nvfp4(const TileSlot& tile, Hidden<N>& h) const {
+    // 8 lanes hold the same tokens 8 i + first_token() + {0, 1}: the one whose row pair is i mod 8
+    // computes their scales.
+    constexpr int kRounds = (N / 8 + 7) / 8;
+    constexpr unsigned kAllLanes = 0xFFFFFFFF;
+    const int mine = row_pair();
+    std::uint32_t amax[kRounds] = {};
+#pragma unroll
+    for (int i = 0; i < N / 8; ++i) {
+      const std::uint32_t largest = largest_of_lanes(largest_pair<type>(h[0][i], h[1][i]));
+      if (i % 8 == mine) amax[i / 8] = largest;
     }
-    ptx::named_barrier(barrier, kWarpgroupThreads);
+    const float global_scale = args_.hidden_global_scale[tile.expert];
+    float2 factor[kRounds];
+    std::uint32_t scales[kRounds];
 #pragma unroll
-    for (int block = 0; block < kGroupBlocks; ++block) {
-      const float* place = exchange_ + strip(block) / 2 * 2 * kMaxTileTokens + first_token();
+    for (int round = 0; round < kRounds; ++round) {
+      const float2 largest = widen_pair<type>(amax[round]);
+      const float2 scale = {e4m3_round(global_scale * __fdiv_rn(largest.x, 6.0F)),
+                            e4m3_round(global_scale * __fdiv_rn(largest.y, 6.0F))};
+      factor[round] = {scale.x == 0.0F ? 0.0F : __fdiv_rn(global_scale, scale.x),
+                       scale.y == 0.0F ? 0.0F : __fdiv_rn(global_scale, scale.y)};
+      scales[round] = round_pair<type>(scale.x, scale.y);
+    }
 #pragma unroll
-      for (int i = 0; i < N / 8; ++i) {
-        const float2 factor = *reinterpret_cast<const float2*>(place + i * 8);
-        const float2 scale = *reinterpret_cast<const float2*>(place + kMaxTileTokens + i * 8);
+    for (int i = 0; i < N / 8; ++i) {
+      const int from = i % 8 * 4 + first_token() / 2;
+      const float factor0 = __shfl_sync(kAllLanes, factor[i / 8].x, from);
+      const float factor1 = __shfl_sync(kAllLanes, factor[i / 8].y, from);
+      const float2 scale = widen_pair<type>(__shfl_sync(kAllLanes, scales[i / 8], from));
+#pragma unroll
+      for (int block = 0; block < kGroupBlocks; ++block) {
         const float2 value = widen_pair<type>(h[block][i]);
-        h[block][i] = round_pair<type>(e2m1_round(value.x * factor.x) * scale.x,
-                                       e2m1_round(value.y * factor.y) * scale.y);
+        h[block][i] = round_pair<type>(e2m1_round(value.x * factor0) * scale.x,
+                                       e2m1_round(value.y * factor1) * scale.y);
       }
     }
   }
@@ -673,14 +670,24 @@ class Consumer {
   /// Groups of 128 columns are all columns of the tile. Leaves the e4m3 values in FP16.
   template <int N>
   __device__ __forceinline__ void quantize_fp8_block(const TileSlot& tile, Hidden<N>& h) {
-    share_amax<N>(h, kAllConsumers, kConsumerThreads);
+    // What the tile before left may still be being read.
+    ptx::named_barrier(kAllConsumers, kConsumerThreads);
+#pragma unroll
+    for (int i = 0; i < N / 8; ++i) {
+      const std::uint32_t amax = largest_of_lanes(largest_pair<type>(h[0][i], h[1][i]));
+      if (row_pair() == 0) {
+        float* out = exchange_ + strip() * kMaxBlockScaledTileTokens + first_token();
+        *reinterpret_cast<float2*>(out + i * 8) = widen_pair<type>(amax);
+      }
+    }
+    ptx::named_barrier(kAllConsumers, kConsumerThreads);
     const std::int64_t groups = divide_up(args_.intermediate, kChunkDepth);
     float* scales = args_.hidden_block_scale + tile.first_row * groups + tile.row_tile;
     if (threadIdx.x < N) {
       float amax = 0.0F;
 #pragma unroll
-      for (int other = 0; other < kTileStrips; ++other) {
-        amax = fmaxf(amax, exchange_[other * kMaxTileTokens + threadIdx.x]);
+      for (int other = 0; other < kConsumerWarps; ++other) {
+        amax = fmaxf(amax, exchange_[other * kMaxBlockScaledTileTokens + threadIdx.x]);
       }
       const float scale = fp8_scale(amax);
       exchange_[threadIdx.x] = scale;
@@ -715,7 +722,8 @@ class Consumer {
         kRows ? args_.intermediate * 2
               : divide_up(args_.intermediate, kChunkDepth) * kOperandChunkBytes;
     const bool odd = row_pair() % 2 != 0;
-    const int column = block_of(tile, block) * (kBlockRows / 2) + warp() * 8 + (row_pair() & ~1);
+    const auto column =
+        static_cast<int>(gate_up_column(block_of(tile, block), warp(), row_pair() & ~1));
     const int token = first_token() + odd;
     const int valid = tile.valid_rows;
     // Tokens 8 apart have the same place in the swizzle.
@@ -761,7 +769,6 @@ class Consumer {
   }
 
   static constexpr int kAllConsumers = 1;
-  static constexpr int kOneWarpgroup = 2;
 
   const GemmArgs& args_;
   const Ring& ring_;

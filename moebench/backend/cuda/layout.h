@@ -54,7 +54,7 @@ enum class Projection : std::uint8_t { kGateUp, kDown };
 
 /// Sizes of one matrix in blocks and chunks. Rows and columns that a matrix lacks are zero weights.
 struct MatrixGeometry {
-  std::int64_t blocks = 0;  ///< of 64 rows: 32 gate and 32 up rows each (w1), or 64 rows (w2)
+  std::int64_t blocks = 0;  ///< of 64 rows: 32 gate and 32 up rows each (w1; even), or 64 rows (w2)
   std::int64_t chunks = 0;  ///< of 128 columns
   std::int64_t chunk_bytes = 0;
   [[nodiscard]] MOEBENCH_HOST_DEVICE constexpr std::int64_t block_bytes() const {
@@ -72,10 +72,16 @@ MOEBENCH_HOST_DEVICE constexpr MatrixGeometry matrix_geometry(Projection project
                                                               std::int64_t intermediate,
                                                               std::int64_t chunk_bytes) {
   return projection == Projection::kGateUp
-             ? MatrixGeometry{divide_up(intermediate, kBlockRows / 2),
+             ? MatrixGeometry{2 * divide_up(intermediate, kBlockRows),
                               divide_up(hidden, kChunkDepth), chunk_bytes}
              : MatrixGeometry{divide_up(hidden, kBlockRows), divide_up(intermediate, kChunkDepth),
                               chunk_bytes};
+}
+
+/// Intermediate column of row pair `pair` (0..7) of a warp's strip of a block of w1. Two blocks
+/// take turns, so that the 16 columns that share an NVFP4 scale are one warp's.
+MOEBENCH_HOST_DEVICE constexpr std::int64_t gate_up_column(std::int64_t block, int warp, int pair) {
+  return block / 2 * kBlockRows + warp * 16 + block % 2 * 8 + pair;
 }
 
 /// Canonical row of the matrix ([2N, K] or [K, N]) behind row `row` (0..63, wgmma's M) of block
@@ -87,7 +93,7 @@ MOEBENCH_HOST_DEVICE constexpr std::int64_t canonical_row(Projection projection,
   const int upper = row % 16 / 8;
   const int pair = row % 8;
   if (projection == Projection::kGateUp) {
-    const std::int64_t column = block * (kBlockRows / 2) + warp * 8 + pair;
+    const std::int64_t column = gate_up_column(block, warp, pair);
     return column < intermediate ? column + upper * intermediate : -1;
   }
   const std::int64_t out = block * kBlockRows + warp * 16 + 2 * pair + upper;

@@ -93,11 +93,13 @@ struct WorkPosition {
   std::int32_t unit;  ///< (row_tile in the slice * tiles + tile) * chunks + chunk
 };
 
-/// Positions of neighbouring blocks fit together by construction: both call this with the same
-/// index. Where there is less work than a unit for each block, the first ones have it: no share is
-/// empty before the last one that is not.
+/// `cost_begin`: that of each entry, in memory that is quick to search. Positions of neighbouring
+/// blocks fit together by construction: both call this with the same index. Where there is less
+/// work than a unit for each block, the first ones have it: no share is empty before the last one
+/// that is not.
 MOEBENCH_HOST_DEVICE inline WorkPosition work_begin(const PlanHeader& header,
                                                     const ExpertTiles* entries,
+                                                    const std::int64_t* cost_begin,
                                                     const WorkShape& shape, int block, int grid) {
   constexpr int kLargestUnitCost = unit_cost(kMaxTileTokens);
   const std::int64_t units = shape.units();
@@ -112,13 +114,13 @@ MOEBENCH_HOST_DEVICE inline WorkPosition work_begin(const PlanHeader& header,
   int high = header.active;  // the last entry that begins at or before target
   while (high - low > 1) {
     const int middle = (low + high) / 2;
-    if (entries[middle].cost_begin * units <= target) {
+    if (cost_begin[middle] * units <= target) {
       low = middle;
     } else {
       high = middle;
     }
   }
-  const std::int64_t offset = target - entries[low].cost_begin * units;
+  const std::int64_t offset = target - cost_begin[low] * units;
   return {slice, low, static_cast<std::int32_t>(offset / entries[low].unit_cost)};
 }
 

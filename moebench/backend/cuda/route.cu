@@ -26,7 +26,7 @@ struct ExpertBegin {
   std::uint32_t
       tile_reciprocal;  ///< ceil(2^32 / tile_rows): exact quotients of row numbers below 2^25
 };
-constexpr int kExpertBeginBytes = sizeof(ExpertBegin);
+constexpr int kExpertBytes = sizeof(std::int64_t) + sizeof(ExpertBegin);
 
 /// Sums over the experts before.
 struct Totals {
@@ -97,17 +97,18 @@ __device__ std::int32_t scan_segments(std::int32_t* counts, int experts, int exp
 }
 
 /// After the entries, which all threads see.
-__device__ void cut_into_shares(const RouteArgs& args, const PlanHeader& header) {
+__device__ void cut_into_shares(const RouteArgs& args, const PlanHeader& header,
+                                const std::int64_t* cost_begin) {
   const int positions = args.grid + 1;
   for (int i = static_cast<int>(threadIdx.x); i < 2 * positions; i += kThreads) {
-    args.shares[i] =
-        work_begin(header, args.entries, args.work[i / positions], i % positions, args.grid);
+    args.shares[i] = work_begin(header, args.entries, cost_begin, args.work[i / positions],
+                                i % positions, args.grid);
   }
 }
 
 /// Writes header, entries, padding rows and shares.
 __device__ void make_plan(const RouteArgs& args, std::int32_t* counts, ExpertBegin* begins,
-                          int segments) {
+                          std::int64_t* cost_begin, int segments) {
   __shared__ Totals warp_totals[kWarps];
   const int experts = static_cast<int>(args.experts);
   Totals carry{};
@@ -132,6 +133,7 @@ __device__ void make_plan(const RouteArgs& args, std::int32_t* counts, ExpertBeg
     tiles.first_row = before.rows;
     tiles.cost_begin = before.cost;
     args.entries[before.active] = tiles;
+    cost_begin[before.active] = before.cost;
     const auto divisor = static_cast<std::uint32_t>(tiles.tile_rows);
     begins[expert] = {before.rows, tiles.tile_rows, ~std::uint32_t{0} / divisor + 1};
     for (std::int32_t row = rows; row < mine.rows; ++row) args.row_pair[before.rows + row] = -1;
@@ -146,7 +148,7 @@ __device__ void make_plan(const RouteArgs& args, std::int32_t* counts, ExpertBeg
     if (args.amax_key != nullptr) *args.amax_key = 0;
   }
   __syncthreads();
-  if (args.shares != nullptr) cut_into_shares(args, header);
+  if (args.shares != nullptr) cut_into_shares(args, header, cost_begin);
 }
 
 /// The pairs [begin, end) of one warp, in order. next[expert]: the expert's pairs in the segments
@@ -181,9 +183,10 @@ __device__ void place_segment(const RouteArgs& args, std::int32_t* next, const E
 }
 
 __global__ void __launch_bounds__(kThreads, 1) route_kernel(RouteArgs args, int segments) {
-  auto* counts = reinterpret_cast<std::int32_t*>(ptx::dynamic_shared());
   const int experts = static_cast<int>(args.experts);
-  auto* begins = reinterpret_cast<ExpertBegin*>(counts + segments * experts);
+  auto* cost_begin = reinterpret_cast<std::int64_t*>(ptx::dynamic_shared());
+  auto* begins = reinterpret_cast<ExpertBegin*>(cost_begin + experts);
+  auto* counts = reinterpret_cast<std::int32_t*>(begins + experts);
   for (int i = static_cast<int>(threadIdx.x); i < segments * experts; i += kThreads) counts[i] = 0;
   __syncthreads();
   cudaGridDependencySynchronize();
@@ -201,7 +204,7 @@ __global__ void __launch_bounds__(kThreads, 1) route_kernel(RouteArgs args, int 
     atomicAdd(mine + args.topk_ids[pair], 1);
   }
   __syncthreads();
-  make_plan(args, counts, begins, segments);
+  make_plan(args, counts, begins, cost_begin, segments);
   place_segment(args, mine, begins, begin, end);
 }
 
@@ -209,7 +212,7 @@ __global__ void __launch_bounds__(kThreads, 1) route_kernel(RouteArgs args, int 
 /// has room for.
 int segments_for(const RouteArgs& args) {
   const std::int64_t by_memory =
-      (kMaxSharedBytes - args.experts * kExpertBeginBytes) / (args.experts * 4);
+      (kMaxSharedBytes - args.experts * kExpertBytes) / (args.experts * 4);
   return static_cast<int>(
       std::min({std::int64_t{kWarps}, divide_up(args.pairs, kWarpThreads), by_memory}));
 }
@@ -223,7 +226,7 @@ cudaError_t enqueue_route(const RouteArgs& args, cudaStream_t stream) {
   }
   const int segments = segments_for(args);
   const auto shared_bytes =
-      static_cast<int>(args.experts * (std::int64_t{segments} * 4 + kExpertBeginBytes));
+      static_cast<int>(args.experts * (std::int64_t{segments} * 4 + kExpertBytes));
   if (shared_bytes > kSharedBytesUnasked) {
     const cudaError_t error = cudaFuncSetAttribute(
         route_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes);
