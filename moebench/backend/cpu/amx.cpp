@@ -1,7 +1,5 @@
 // AMX with BF16 tiles, on top of AVX-512 with FP16, VBMI and VNNI (every CPU with AMX has them).
-//
-// Not run on its hardware yet: the tests run the kernels of amx_kernels.h over an emulation of what
-// is in this file.
+// The tests also run the kernels of amx_kernels.h over an emulation of what is in this file.
 #include "moebench/backend/cpu/amx_kernels.h"
 
 namespace moebench::cpu {

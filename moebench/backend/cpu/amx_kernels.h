@@ -33,12 +33,15 @@ inline constexpr std::int64_t kTileStepDepth = kTileSteps * kStepDepth;
 inline constexpr float kActivationFactor = 0x1p96F;
 inline constexpr float kSumFactor = 0x1p16F;
 
-// Crossovers from reasoning, not measured: no AMX machine was at hand. Per 32 weights of a row the
-// expansion to tiles takes some 2.4 cycles, the integer kernel's 0.9 and another 0.9 a token.
-// Memory gives 18 bytes (32 NVFP4 weights) in 3.5 cycles.
+// Crossovers measured on two cores of a Xeon with AMX (family 6, model 207), 2026-11-23; see
+// docs/CPU_KERNELS.md.
 
-/// W4A4 up to this many tokens in integers instead of tiles.
-inline constexpr int kIntegerTokens = 4;
+/// W4A4 up to this many tokens in integers instead of tiles: 45 ms against 50 at 8 tokens an
+/// expert, 96 against 66 at 16.
+inline constexpr int kIntegerTokens = 8;
+/// FP16 tokens and NVFP4 weights up to this many in FP32 instead of two products of tiles: 42 ms
+/// against 76 at 1 token an expert, 51 against 50 at 2.
+inline constexpr int kFp32Tokens = 1;
 /// Of 2 MB of second-level cache: what the tokens of an expert may take for its weights to be
 /// expanded slab by slab, once for all tiles, and how many tiles make that worth while.
 inline constexpr std::int64_t kCachedOperandBytes = std::int64_t{1} << 20;
@@ -432,13 +435,20 @@ void store_nvfp4_tile_operand(const std::uint8_t* payload, const std::uint8_t* s
   }
 }
 
+using Fp32Entry = Avx512Fp32::Entry<0>;
+
+void store_fp16_tile_operand(const float* x, std::int64_t cols, std::int64_t padded_cols,
+                             int tile_tokens, int token, std::byte* tile) {
+  const auto store = tile_tokens <= kFp32Tokens ? store_operand<Fp32Entry> : store_tile_operand<2>;
+  store(x, cols, padded_cols, tile_tokens, token, tile);
+}
+
 template <class Tiles>
 CpuKernels make_amx_table(const char* isa) {
   using Nvfp4 = Nvfp4Weights<Tiles>;
   using Fp8 = Fp8Weights<Tiles>;
   CpuKernels table{};
   table.isa = isa;
-  table.caveat = "tested under emulation only, not yet run on this hardware";
   table.max_tile_tokens = 2 * kTileTokens;
   table.operand_steps = kTileSteps;
   table.expanded_step_bytes = kTileStepBytes / kTileSteps;
@@ -461,7 +471,7 @@ CpuKernels make_amx_table(const char* isa) {
   fill(TileFormat::kNvfp4Bf16, 1, multiply_tiles<Tiles, ExpandingSource<Nvfp4>, 1>,
        multiply_tiles<Tiles, ExpandedSource, 1>, expand_slab<Nvfp4>, store_tile_operand<1>);
   fill(TileFormat::kNvfp4Fp16, 2, multiply_tiles<Tiles, ExpandingSource<Nvfp4>, 2>,
-       multiply_tiles<Tiles, ExpandedSource, 2>, expand_slab<Nvfp4>, store_tile_operand<2>);
+       multiply_tiles<Tiles, ExpandedSource, 2>, expand_slab<Nvfp4>, store_fp16_tile_operand);
   fill(TileFormat::kFp8, 1, multiply_tiles<Tiles, ExpandingSource<Fp8>, 1>,
        multiply_tiles<Tiles, ExpandedSource, 1>, expand_slab<Fp8>, store_tile_operand<1>);
   fill(TileFormat::kFp8Block, 1, multiply_groups<Tiles, ExpandingSource<Fp8>>,
@@ -470,6 +480,11 @@ CpuKernels make_amx_table(const char* isa) {
   unroll<kIntegerTokens>([&](auto t) {
     constexpr int kTokens = t.kValue + 1;
     table.multiply_tile[index_of(TileFormat::kNvfp4)][t.kValue] = multiply_nvfp4_codes<kTokens>;
+  });
+  static_assert(kPairsPerStep * Fp32Entry::kBytes <= 2 * kTileRowBytes / kTileSteps);
+  unroll<kFp32Tokens>([&](auto t) {
+    table.multiply_tile[index_of(TileFormat::kNvfp4Fp16)][t.kValue] =
+        multiply_nvfp4<Avx512Fp32, Fp32Entry, t.kValue + 1>;
   });
   fill_row_kernels<Avx512Fp32>(table);
   return table;

@@ -102,7 +102,6 @@ class CpuBackend final : public Backend {
   [[nodiscard]] std::string name() const override { return "cpu"; }
   [[nodiscard]] BackendInfo info() const override {
     std::string detail = kernels_.isa;
-    if (kernels_.caveat != nullptr) detail += fmt::format(" ({})", kernels_.caveat);
     return {.name = name(), .available = Support::yes(), .detail = std::move(detail)};
   }
   [[nodiscard]] std::vector<std::unique_ptr<Kernel>> kernels() const override {

@@ -53,7 +53,6 @@ struct EpilogueArgs {
 
 struct CpuKernels {
   const char* isa;
-  const char* caveat;  ///< what a user should know before trusting it; null: nothing
   int max_tile_tokens;
   std::int64_t operand_step_bytes[kTileFormats];  ///< per token and 16 k
   std::int64_t operand_steps;                     ///< of which a tile's depth is a multiple
