@@ -35,6 +35,7 @@ namespace {
 constexpr int kWarpThreads = 32;
 constexpr int kWarpgroupThreads = 128;
 constexpr int kNamedBarriers = 16;
+constexpr int kRegisterFile = 65536;
 constexpr int kGranule = 16;  ///< bytes of shared memory whose use is tracked together
 constexpr std::size_t kStackBytes = 128 << 10;
 constexpr std::uint8_t kStackEnd = 0xC5;
@@ -86,6 +87,7 @@ struct Thread {
   std::uint64_t awaited = 0;  ///< value of the signal that it waits for
   Reason reason;
   bool done = false;
+  int registers = 0;
   // Programmatic launch
   bool allowed = false;
   // Acquiring loads
@@ -165,7 +167,9 @@ struct Block {
   std::unordered_map<std::uint32_t, MemoryBarrier> memory_barriers;
   std::vector<Copy> copies;
   int live = 0;
-  int not_allowed = 0;  ///< threads that the next launch still waits for
+  int not_allowed = 0;     ///< threads that the next launch still waits for
+  int free_registers = 0;  ///< what threads gave up, less what others took
+  Signal registers_given;
 };
 
 struct Grid {
@@ -380,6 +384,8 @@ void start_block(Grid& grid) {
     auto thread = std::make_unique<Thread>();
     thread->block = &b;
     thread->index = static_cast<unsigned>(i);
+    // What a kernel is compiled for that is alone on its multiprocessor.
+    thread->registers = std::min(kRegisterFile / threads / 8 * 8, 248);
     thread->fibre = take_fibre();
     b.threads.push_back(std::move(thread));
     make_ready(*b.threads.back());
@@ -720,6 +726,23 @@ void block_barrier(int id, int threads) {
   if (++barrier.arrived == expected) return complete(barrier);
   wait_for(barrier.rounds, barrier.rounds.value + 1,
            {"barrier {}", static_cast<std::uint64_t>(id)});
+}
+
+void set_registers(int registers, bool more) {
+  Thread& thread = self();
+  Block& b = block();
+  if (registers % 8 != 0 || registers < 24 || registers > 256 ||
+      (more ? registers < thread.registers : registers > thread.registers)) {
+    fault(fmt::format("setmaxnreg from {} to {}", thread.registers, registers));
+  }
+  const int needed = registers - thread.registers;
+  while (b.free_registers < needed) {
+    wait_for(b.registers_given, b.registers_given.value + 1,
+             {"{} registers", static_cast<std::uint64_t>(registers)});
+  }
+  b.free_registers -= needed;
+  thread.registers = registers;
+  if (needed < 0) raise(b.registers_given);
 }
 
 void allow_next_launch() { allow(self()); }

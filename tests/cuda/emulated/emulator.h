@@ -20,17 +20,18 @@
 // The order of all this comes from a seed: which warp runs next, who is slow, when copies arrive
 // and multiplications finish.
 //
-// What it finds, and reports as a Fault with block and thread: deadlocks; loads of 16 bytes of
-// shared memory (and wgmmas) to where a copy is under way, other reads get its 0xFF; a copy onto
-// what a wgmma still reads, or onto another copy; accumulators that are overwritten while they are
-// in flight (what is read of them, or added to them, is NaN or lost), a missing wgmma fence or a
-// wait forgotten; warps or warpgroups that disagree; barriers that are overrun or were never made;
-// bulk copies that are misaligned or leave the device's memory.
+// What it finds, and reports as a Fault with block and thread: deadlocks, also for want of
+// registers that setmaxnreg asks for; loads of 16 bytes of shared memory (and wgmmas) to where a
+// copy is under way, other reads get its 0xFF; a copy onto what a wgmma still reads, or onto
+// another copy; accumulators that are overwritten while they are in flight (what is read of them,
+// or added to them, is NaN or lost), a missing wgmma fence or a wait forgotten; warps or warpgroups
+// that disagree; barriers that are overrun or were never made; bulk copies that are misaligned or
+// leave the device's memory.
 //
-// What it does not: time; registers; the order in which plain writes become visible (fences are
-// nothing here); races between plain reads and writes, other than through the seeds; the
-// accumulation order of the tensor cores (here: in order of depth, FP32); ex2.approx and rcp.approx
-// (here: correctly rounded, to begin with).
+// What it does not: time; how many registers code needs; the order in which plain writes become
+// visible (fences are nothing here); races between plain reads and writes, other than through the
+// seeds; the accumulation order of the tensor cores (here: in order of depth, FP32); ex2.approx and
+// rcp.approx (here: correctly rounded, to begin with).
 #pragma once
 
 #include <cstddef>
@@ -91,6 +92,9 @@ std::uint8_t* dynamic_shared();
 std::uint32_t shared_address(const void* p);
 /// `threads` 0: all that have not ended.
 void block_barrier(int id, int threads);
+/// setmaxnreg. A block has no registers but those that it came with: `more` waits until others gave
+/// up enough.
+void set_registers(int registers, bool more);
 void allow_next_launch();
 void wait_for_previous_launch();
 

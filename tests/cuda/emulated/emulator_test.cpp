@@ -128,6 +128,16 @@ TEST(Emulator, LanesThatDisagree) {
          "31 threads (first: block 0 thread 32) wait for the other lanes of their warps");
 }
 
+TEST(Emulator, RegistersThatABlockHasNot) {
+  const auto kernel = [](auto first_half) {
+    return one_block(
+        384, [first_half] { threadIdx.x < 256 ? first_half() : ptx::fewer_registers<40>(); });
+  };
+  expect(kernel([] { ptx::more_registers<232>(); }), "");
+  expect(kernel([] { ptx::more_registers<240>(); }), "deadlock: ");
+  expect(kernel([] { ptx::more_registers<160>(); }), "setmaxnreg from 168 to 160");
+}
+
 TEST(Emulator, SyncthreadsSeparatesWritesFromReads) {
   constexpr unsigned kThreads = 4 * kWarp;
   std::array<unsigned, kThreads> got{};

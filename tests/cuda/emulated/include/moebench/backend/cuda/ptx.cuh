@@ -73,9 +73,13 @@ inline float reciprocal_approximate(float x) { return 1.0F / x; }
 
 inline void named_barrier(int id, int threads) { emulated::block_barrier(id, threads); }
 template <int kRegisters>
-void more_registers() {}
+void more_registers() {
+  emulated::set_registers(kRegisters, true);
+}
 template <int kRegisters>
-void fewer_registers() {}
+void fewer_registers() {
+  emulated::set_registers(kRegisters, false);
+}
 inline void allow_next_kernel() { emulated::allow_next_launch(); }
 inline void wait_for_previous_kernel() { emulated::wait_for_previous_launch(); }
 
