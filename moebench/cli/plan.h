@@ -16,7 +16,7 @@
 
 namespace moebench::cli {
 
-/// The label of the seed's table.
+/// The label of the original benchmark's table.
 inline constexpr const char* kTableLabel =
     "NVFP4 Blockscaled CUTLASS MOE vs FP8 Tensor Scaled Triton";
 

@@ -87,7 +87,7 @@ class Run {
   [[nodiscard]] std::size_t case_index(std::size_t comparison, std::size_t column) const {
     return comparison * plan_.columns.size() + column;
   }
-  /// The seed's lines: on stdout where that carries the table, else on stderr.
+  /// The original benchmark's lines: on stdout where that carries the table, else on stderr.
   void say(const std::string& text) {
     options_.format == Format::kTable ? console_.out(text) : console_.aside(text);
   }

@@ -6,7 +6,7 @@
 
 namespace moebench {
 
-/// 16-bit activation types. FP16 is the seed's default.
+/// 16-bit activation types. FP16 is the original benchmark's default.
 enum class ActType : std::uint8_t { kFp16, kBf16 };
 [[nodiscard]] const char* name_of(ActType type);
 

@@ -34,7 +34,7 @@ inline constexpr Scheme kAllSchemes[] = {Scheme::kNvfp4, Scheme::kNvfp4W4A16, Sc
 [[nodiscard]] std::optional<Scheme> scheme_from(std::string_view name);
 [[nodiscard]] const char* summary_of(Scheme scheme);  ///< one line for `list schemes`
 
-/// A scheme with the options of the seed's FP8 side.
+/// A scheme with the options of the original benchmark's FP8 side.
 struct SchemeConfig {
   Scheme scheme = Scheme::kNvfp4;
   bool per_act_token =

@@ -13,6 +13,7 @@ namespace moebench::cuda::testing {
 struct HostPlan {
   PlanHeader header{};
   std::vector<ExpertTiles> entries;
+  std::vector<std::int64_t> cost_begin;   ///< by entry
   std::vector<std::int32_t> row_pair;     ///< [header.padded_rows]
   std::vector<std::int64_t> row_of_pair;  ///< padded row
   std::vector<std::int64_t> tile_begin;   ///< by pair: padded row
@@ -30,10 +31,10 @@ inline HostPlan make_host_plan(std::span<const std::int32_t> topk_ids, std::int6
   for (const std::int32_t expert : permutation.active_experts) {
     const std::int64_t begin = permutation.offsets[static_cast<std::size_t>(expert)];
     const std::int64_t end = permutation.offsets[static_cast<std::size_t>(expert) + 1];
-    const auto tiles =
-        cut_into_tiles(expert, static_cast<int>(end - begin), plan.header.padded_rows,
-                       plan.header.total_cost, max_tile_rows);
+    const auto tiles = cut_into_tiles(expert, static_cast<int>(end - begin),
+                                      plan.header.padded_rows, max_tile_rows);
     plan.entries.push_back(tiles);
+    plan.cost_begin.push_back(plan.header.total_cost);
     ++plan.header.active;
     plan.header.padded_rows += tiles.tiles * tiles.tile_rows;
     if (tiles.tile_rows > plan.header.max_tile_rows) plan.header.max_tile_rows = tiles.tile_rows;

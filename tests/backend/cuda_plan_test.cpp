@@ -21,7 +21,7 @@ constexpr int kTileLimits[] = {kMaxTileTokens, kMaxBlockScaledTileTokens};
 TEST(CudaPlan, CutsEveryNumberOfRowsIntoTilesThatExist) {
   for (const int limit : kTileLimits) {
     for (int rows = 1; rows <= 70000; rows += rows < 2000 ? 1 : 997) {
-      const ExpertTiles tiles = cut_into_tiles(3, rows, 0, 0, limit);
+      const ExpertTiles tiles = cut_into_tiles(3, rows, 0, limit);
       ASSERT_EQ(tile_rows_class(tiles.tile_rows), tiles.tile_rows) << rows;
       ASSERT_LE(tiles.tile_rows, limit) << rows;
       ASSERT_GE(tiles.tiles * tiles.tile_rows, rows);
@@ -79,10 +79,8 @@ void check_split(const testing::HostPlan& plan, const WorkShape& shape, int grid
   const auto units_of = [&](std::int32_t entry) {
     return plan.entries[static_cast<std::size_t>(entry)].tiles * shape.units();
   };
-  std::vector<std::int64_t> cost_begin;
-  for (const ExpertTiles& entry : plan.entries) cost_begin.push_back(entry.cost_begin);
   const auto begin_of = [&](int block) {
-    return work_begin(plan.header, plan.entries.data(), cost_begin.data(), shape, block, grid);
+    return work_begin(plan.header, plan.entries.data(), plan.cost_begin.data(), shape, block, grid);
   };
   const double all = static_cast<double>(plan.header.total_cost) * shape.units() * shape.slices;
   WorkPosition at = begin_of(0);

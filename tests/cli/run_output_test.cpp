@@ -1,4 +1,4 @@
-// What a run prints and writes: the seed's text and table, the machine-readable formats, --out,
+// What a run prints and writes: the original's text and table, the machine-readable formats, --out,
 // --journal, --resume.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -97,7 +97,7 @@ TEST(RunOutput, JsonCarriesEveryFieldAndNothingElse) {
   EXPECT_EQ(report["results"][0]["weight_bytes"].get<double>() * 9,
             // FP8: 1 byte a weight and one scale a matrix; NVFP4: 9/16.
             (report["results"][1]["weight_bytes"].get<double>() - 8 * 2 * 4) * 16 + 8 * 2 * 4 * 9);
-  // The seed's lines are not lost: they are beside the data, on stderr.
+  // The original's lines are not lost: they are beside the data, on stderr.
   EXPECT_THAT(run.err, AllOf(HasSubstr("Benchmarking models:"), HasSubstr(kSub4)));
 }
 

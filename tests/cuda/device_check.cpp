@@ -142,7 +142,10 @@ struct DevicePlan {
   OnDevice<std::int32_t> row_pair;
   OnDevice<PairPlace> places;
   OnDevice<std::uint64_t> amax_key;
+  OnDevice<WorkPosition> shares;
 };
+
+constexpr int kGrid = 132;
 
 DevicePlan check_route(const Case& c, const testing::HostPlan& expected,
                        const OnDevice<std::int32_t>& ids) {
@@ -150,12 +153,22 @@ DevicePlan check_route(const Case& c, const testing::HostPlan& expected,
   DevicePlan plan{OnDevice(unwritten<PlanHeader>(1)),
                   OnDevice(unwritten<ExpertTiles>(std::min(pairs, c.shape.num_experts))),
                   OnDevice(unwritten<std::int32_t>(max_padded_rows(pairs, c.shape.num_experts))),
-                  OnDevice(unwritten<PairPlace>(pairs)), OnDevice(unwritten<std::uint64_t>(1))};
-  const RouteArgs args{ids.get(),           pairs,
-                       c.shape.num_experts, c.max_tile_rows,
-                       plan.header.get(),   plan.entries.get(),
-                       plan.row_pair.get(), plan.places.get(),
-                       plan.amax_key.get()};
+                  OnDevice(unwritten<PairPlace>(pairs)),
+                  OnDevice(unwritten<std::uint64_t>(1)),
+                  OnDevice(unwritten<WorkPosition>(2 * (kGrid + 1)))};
+  constexpr WorkShape kWork[2] = {{56, 16, work_slices(56, kGrid)}, {3, 5, work_slices(3, kGrid)}};
+  const RouteArgs args{ids.get(),
+                       pairs,
+                       c.shape.num_experts,
+                       c.max_tile_rows,
+                       plan.header.get(),
+                       plan.entries.get(),
+                       plan.row_pair.get(),
+                       plan.places.get(),
+                       plan.amax_key.get(),
+                       plan.shares.get(),
+                       kGrid,
+                       {kWork[0], kWork[1]}};
   cuda_check(enqueue_route(args, nullptr), "route");
   cuda_check(cudaDeviceSynchronize(), "route");
 
@@ -181,6 +194,14 @@ DevicePlan check_route(const Case& c, const testing::HostPlan& expected,
   compare(c.name + " row_pair", plan.row_pair.fetch(), rows);
   compare(c.name + " places", plan.places.fetch(), places);
   compare(c.name + " amax key", plan.amax_key.fetch(), {0});
+  std::vector<WorkPosition> shares;
+  for (const WorkShape& work : kWork) {
+    for (int block = 0; block <= kGrid; ++block) {
+      shares.push_back(work_begin(expected.header, expected.entries.data(),
+                                  expected.cost_begin.data(), work, block, kGrid));
+    }
+  }
+  compare(c.name + " shares", plan.shares.fetch(), shares);
   return plan;
 }
 

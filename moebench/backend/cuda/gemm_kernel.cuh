@@ -6,6 +6,7 @@
 #pragma once
 
 #include "moebench/backend/cuda/expand.cuh"
+#include "moebench/backend/cuda/forward_launch.h"
 #include "moebench/backend/cuda/gemm.h"
 #include "moebench/backend/cuda/ptx.cuh"
 
@@ -33,7 +34,6 @@ inline constexpr int kBarrierBytes = 2 * kMaxStages * 8;
 /// The producer is at most kMaxStages tiles ahead of a consumer that is still finishing one.
 inline constexpr int kTileSlots = 16;
 static_assert(kTileSlots > kMaxStages);
-struct TileSlot;
 inline constexpr int kTileSlotBytes = 32;
 inline constexpr int kRingBytes =
     (kSharedBytes - 1024 - kExchangeBytes - kBarrierBytes - kTileSlots * kTileSlotBytes) / 1024 *
@@ -822,17 +822,8 @@ cudaError_t launch_grouped_gemm(const GemmArgs& args, cudaStream_t stream) {
       cudaFuncSetAttribute(grouped_gemm<kind, type, projection>,
                            cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes);
   if (prepared != cudaSuccess) return prepared;
-  cudaLaunchAttribute serialization{};
-  serialization.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  serialization.val.programmaticStreamSerializationAllowed = 1;
-  cudaLaunchConfig_t config{};
-  config.gridDim = dim3(static_cast<unsigned>(args.grid));
-  config.blockDim = dim3(kGemmThreads);
-  config.dynamicSmemBytes = kSharedBytes;
-  config.stream = stream;
-  config.attrs = &serialization;
-  config.numAttrs = 1;
-  return cudaLaunchKernelEx(&config, grouped_gemm<kind, type, projection>, args);
+  return launch_overlapped(grouped_gemm<kind, type, projection>,
+                           {args.grid, kGemmThreads, kSharedBytes}, stream, args);
 }
 
 template <WeightKind kind>

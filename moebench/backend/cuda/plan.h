@@ -17,8 +17,7 @@ struct ExpertTiles {
   std::int32_t tiles;
   std::int32_t
       first_row;  ///< of the padded rows of all experts; tiles * tile_rows rows are this expert's
-  std::int32_t unit_cost;   ///< of multiplying 256 weight rows x 128 columns with one tile
-  std::int64_t cost_begin;  ///< sum of tiles * unit_cost of the entries before
+  std::int32_t unit_cost;  ///< of multiplying 256 weight rows x 128 columns with one tile
 };
 
 struct PlanHeader {
@@ -43,22 +42,19 @@ MOEBENCH_HOST_DEVICE constexpr int unit_cost(int tile_rows) {
 
 /// `max_tile_rows`: kMaxTileTokens, or kMaxBlockScaledTileTokens for fp8-block.
 MOEBENCH_HOST_DEVICE constexpr ExpertTiles cut_into_tiles(int expert, int rows, int first_row,
-                                                          std::int64_t cost_begin,
                                                           int max_tile_rows) {
   const int tiles = (rows + max_tile_rows - 1) / max_tile_rows;
   const int tile_rows = tile_rows_class((rows + tiles - 1) / tiles);
-  return {expert, rows, tile_rows, tiles, first_row, unit_cost(tile_rows), cost_begin};
+  return {expert, rows, tile_rows, tiles, first_row, unit_cost(tile_rows)};
 }
 
-/// Padded rows of any routing of `pairs` (token, slot) pairs over `experts` experts, at most.
+/// Padded rows of any routing of `pairs` (token, slot) pairs over `experts` experts, at most: a
+/// tile has less than 16 more rows than its even share, which the steps of tile_rows_class bound.
 MOEBENCH_HOST_DEVICE constexpr std::int64_t max_padded_rows(std::int64_t pairs,
                                                             std::int64_t experts) {
   const std::int64_t active = pairs < experts ? pairs : experts;
-  return pairs + 32 * (active + pairs / kMaxBlockScaledTileTokens);
+  return pairs + 16 * (active + pairs / kMaxBlockScaledTileTokens);
 }
-
-/// Where pair `i` of an expert's rows lies among the padded rows: tiles are filled one after
-/// another. (rows of an expert are contiguous: padded row = first_row + i.)
 
 /// The work that one GEMM has for each tile of tokens.
 struct WorkShape {
@@ -93,10 +89,10 @@ struct WorkPosition {
   std::int32_t unit;  ///< (row_tile in the slice * tiles + tile) * chunks + chunk
 };
 
-/// `cost_begin`: that of each entry, in memory that is quick to search. Positions of neighbouring
-/// blocks fit together by construction: both call this with the same index. Where there is less
-/// work than a unit for each block, the first ones have it: no share is empty before the last one
-/// that is not.
+/// `cost_begin`: for each entry the sum of tiles * unit_cost of those before, in memory that is
+/// quick to search. Positions of neighbouring blocks fit together by construction: both call this
+/// with the same index. Where there is less work than a unit for each block, the first ones have
+/// it: no share is empty before the last one that is not.
 MOEBENCH_HOST_DEVICE inline WorkPosition work_begin(const PlanHeader& header,
                                                     const ExpertTiles* entries,
                                                     const std::int64_t* cost_begin,

@@ -9,7 +9,7 @@ namespace moebench::cuda::ptx {
 
 /// The launch's dynamic shared memory.
 __device__ inline std::uint8_t* dynamic_shared() {
-  extern __shared__ std::uint8_t shared[];
+  extern __shared__ __align__(16) std::uint8_t shared[];
   return shared;
 }
 __device__ inline std::uint32_t shared_address(const void* p) {
@@ -60,11 +60,6 @@ __device__ inline void copy_to_shared(std::uint32_t to, const void* from, std::u
 __device__ inline std::uint64_t policy_evict_first() {
   std::uint64_t policy;
   asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
-  return policy;
-}
-__device__ inline std::uint64_t policy_evict_last() {
-  std::uint64_t policy;
-  asm("createpolicy.fractional.L2::evict_last.b64 %0, 1.0;" : "=l"(policy));
   return policy;
 }
 __device__ inline std::uint64_t policy_evict_normal() {

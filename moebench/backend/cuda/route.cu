@@ -119,7 +119,7 @@ __device__ void make_plan(const RouteArgs& args, std::int32_t* counts, ExpertBeg
     ExpertTiles tiles{};
     Totals mine{};
     if (rows > 0) {
-      tiles = cut_into_tiles(expert, rows, 0, 0, args.max_tile_rows);
+      tiles = cut_into_tiles(expert, rows, 0, args.max_tile_rows);
       mine.rows = tiles.tiles * tiles.tile_rows;
       mine.active = 1;
       mine.largest = tiles.tile_rows;
@@ -131,7 +131,6 @@ __device__ void make_plan(const RouteArgs& args, std::int32_t* counts, ExpertBeg
     carry.add(scanned.all);
     if (rows == 0) continue;
     tiles.first_row = before.rows;
-    tiles.cost_begin = before.cost;
     args.entries[before.active] = tiles;
     cost_begin[before.active] = before.cost;
     const auto divisor = static_cast<std::uint32_t>(tiles.tile_rows);

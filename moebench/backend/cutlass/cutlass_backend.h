@@ -1,4 +1,4 @@
-// The seed's NVFP4 system by name: cutlass_moe_fp4, on Blackwell.
+// The original benchmark's NVFP4 system by name: cutlass_moe_fp4, on Blackwell.
 #pragma once
 
 #include <memory>

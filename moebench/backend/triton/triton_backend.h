@@ -1,4 +1,4 @@
-// The seed's FP8 system by name: triton_moe, on the device of another backend.
+// The original benchmark's FP8 system by name: triton_moe, on the device of another backend.
 #pragma once
 
 #include <memory>

@@ -427,9 +427,9 @@ TEST(Emulator, WgmmaIsTheProduct) {
   for (std::uint64_t seed = 1; seed <= kSeeds; ++seed) {
     check_product<false, 8>(seed);
     check_product<true, 16>(seed);
-    check_product<false, 24>(seed);
+    check_product<false, 32>(seed);
     check_product<true, 48>(seed);
-    check_product<false, 96>(seed);
+    check_product<false, 80>(seed);
     check_product<true, 8>(seed, false);
   }
 }

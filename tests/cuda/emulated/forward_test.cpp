@@ -162,6 +162,12 @@ TEST_P(EmulatedForward, SplitTiles) {
               {{2, 22}, {30, 23}});
 }
 
+TEST_P(EmulatedForward, Slices) {
+  // Four row tiles in both GEMMs: four slices, then two, of blocks that share tiles.
+  check_layer(drawn_layer("four row tiles", 1024, 512, 4, 2, "uniform", 11), GetParam(),
+              {{4, 30}, {12, 31}, {6, 32}});
+}
+
 TEST_P(EmulatedForward, FewTokens) {
   check_layer(drawn_layer("one token", 208, 208, 5, 3, "uniform", 1), GetParam(), {{3, 40}});
   check_layer(drawn_layer("two tokens", 128, 16, 3, 1, "uniform", 2), GetParam(), {{7, 41}});

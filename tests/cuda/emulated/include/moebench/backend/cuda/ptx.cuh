@@ -32,7 +32,6 @@ inline void copy_to_shared(std::uint32_t to, const void* from, std::uint32_t byt
   emulated::copy_to_shared(to, from, bytes, barrier);
 }
 inline std::uint64_t policy_evict_first() { return 0; }
-inline std::uint64_t policy_evict_last() { return 0; }
 inline std::uint64_t policy_evict_normal() { return 0; }
 inline uint4 load_shared_16(std::uint32_t address) {
   uint4 v;
