@@ -34,8 +34,8 @@ MOEBENCH_HOST_DEVICE constexpr int tile_rows_class(int rows) {
   return rows <= 8 ? 8 : rows <= 16 ? 16 : rows <= 32 ? 32 : rows <= 48 ? 48 : rows <= 64 ? 64 : 80;
 }
 
-/// Reading a chunk from memory costs 40 clocks per m64k16 slab; from some 48 tokens the
-/// multiplication takes longer, at the clock that is left of a device at its power limit.
+/// Only the ratios count. 40: clocks in which memory gives an m64k16 slab. Larger tiles take longer
+/// at a device's power limit; by how much is an estimate, not fitted.
 MOEBENCH_HOST_DEVICE constexpr int unit_cost(int tile_rows) {
   return tile_rows <= 32 ? 40 : tile_rows <= 48 ? 42 : tile_rows <= 64 ? 46 : 54;
 }
