@@ -21,7 +21,7 @@ struct HostPlan {
 };
 
 inline HostPlan make_host_plan(std::span<const std::int32_t> topk_ids, std::int64_t experts,
-                               int max_tile_rows) {
+                               TileSet set) {
   ExpertPermutation permutation;
   permute_by_expert(topk_ids, experts, permutation);
   HostPlan plan;
@@ -31,13 +31,14 @@ inline HostPlan make_host_plan(std::span<const std::int32_t> topk_ids, std::int6
   for (const std::int32_t expert : permutation.active_experts) {
     const std::int64_t begin = permutation.offsets[static_cast<std::size_t>(expert)];
     const std::int64_t end = permutation.offsets[static_cast<std::size_t>(expert) + 1];
-    const auto tiles = cut_into_tiles(expert, static_cast<int>(end - begin),
-                                      plan.header.padded_rows, max_tile_rows);
+    const auto tiles =
+        cut_into_tiles(expert, static_cast<int>(end - begin), plan.header.padded_rows, set);
     plan.entries.push_back(tiles);
     plan.cost_begin.push_back(plan.header.total_cost);
     ++plan.header.active;
     plan.header.padded_rows += tiles.tiles * tiles.tile_rows;
     if (tiles.tile_rows > plan.header.max_tile_rows) plan.header.max_tile_rows = tiles.tile_rows;
+    plan.header.tiles += tiles.tiles;
     plan.header.total_cost += std::int64_t{tiles.tiles} * tiles.unit_cost;
     plan.row_pair.resize(static_cast<std::size_t>(plan.header.padded_rows), -1);
     for (std::int64_t i = begin; i < end; ++i) {
@@ -51,6 +52,22 @@ inline HostPlan make_host_plan(std::span<const std::int32_t> topk_ids, std::int6
     }
   }
   return plan;
+}
+
+inline SharedWork share_out(const HostPlan& plan, const WorkShape& shape, int grid) {
+  const std::int64_t limit = shared_cost_limit(plan.header, shape, grid);
+  SharedWork shared{};
+  for (std::size_t i = 0; i < plan.entries.size(); ++i) {
+    const std::int64_t end =
+        i + 1 < plan.entries.size() ? plan.cost_begin[i + 1] : plan.header.total_cost;
+    if (end <= limit) {
+      ++shared.entries;
+      shared.cost = end;
+    } else {
+      shared.piece_tiles += plan.entries[i].tiles;
+    }
+  }
+  return shared;
 }
 
 }  // namespace moebench::cuda::testing

@@ -16,14 +16,14 @@
 namespace moebench::cuda {
 namespace {
 
-constexpr int kTileLimits[] = {kMaxTileTokens, kMaxBlockScaledTileTokens};
+constexpr TileSet kTileSets[] = {TileSet::kSmall, TileSet::kLarge};
 
 TEST(CudaPlan, CutsEveryNumberOfRowsIntoTilesThatExist) {
-  for (const int limit : kTileLimits) {
+  for (const TileSet set : kTileSets) {
     for (int rows = 1; rows <= 70000; rows += rows < 2000 ? 1 : 997) {
-      const ExpertTiles tiles = cut_into_tiles(3, rows, 0, limit);
-      ASSERT_EQ(tile_rows_class(tiles.tile_rows), tiles.tile_rows) << rows;
-      ASSERT_LE(tiles.tile_rows, limit) << rows;
+      const ExpertTiles tiles = cut_into_tiles(3, rows, 0, set);
+      ASSERT_EQ(tile_rows_class(set, tiles.tile_rows), tiles.tile_rows) << rows;
+      ASSERT_LE(tiles.tile_rows, max_tile_rows(set)) << rows;
       ASSERT_GE(tiles.tiles * tiles.tile_rows, rows);
       ASSERT_LT((tiles.tiles - 1) * tiles.tile_rows, rows) << "a tile without rows";
     }
@@ -55,9 +55,9 @@ TEST(CudaPlan, GivesEveryPairOneRowWithinTheBound) {
     const RandomRouting r = random_routing(seed);
     SCOPED_TRACE(r.name);
     const auto pairs = static_cast<std::int64_t>(r.routing.topk_ids.size());
-    for (const int limit : kTileLimits) {
-      const testing::HostPlan plan = testing::make_host_plan(r.routing.topk_ids, r.experts, limit);
-      ASSERT_LE(plan.header.padded_rows, max_padded_rows(pairs, r.experts));
+    for (const TileSet set : kTileSets) {
+      const testing::HostPlan plan = testing::make_host_plan(r.routing.topk_ids, r.experts, set);
+      ASSERT_LE(plan.header.padded_rows, max_padded_rows(pairs, r.experts, set));
       std::vector<int> seen(r.routing.topk_ids.size(), 0);
       for (const ExpertTiles& entry : plan.entries) {
         for (int row = 0; row < entry.tiles * entry.tile_rows; ++row) {
@@ -73,18 +73,19 @@ TEST(CudaPlan, GivesEveryPairOneRowWithinTheBound) {
   }
 }
 
-/// The blocks' shares, laid one behind the other, are the units of all entries in order, slice by
-/// slice.
+/// The blocks' shares, laid one behind the other, are the units of the entries that are shared out,
+/// in order, slice by slice.
 void check_split(const testing::HostPlan& plan, const WorkShape& shape, int grid) {
   const auto units_of = [&](std::int32_t entry) {
     return plan.entries[static_cast<std::size_t>(entry)].tiles * shape.units();
   };
+  const SharedWork shared = testing::share_out(plan, shape, grid);
   const auto begin_of = [&](int block) {
-    return work_begin(plan.header, plan.entries.data(), plan.cost_begin.data(), shape, block, grid);
+    return work_begin(shared, plan.entries.data(), plan.cost_begin.data(), shape, block, grid);
   };
-  const double all = static_cast<double>(plan.header.total_cost) * shape.units() * shape.slices;
+  const double all = static_cast<double>(shared.cost) * shape.units() * shape.slices;
   WorkPosition at = begin_of(0);
-  bool work_left = plan.header.active > 0;
+  bool work_left = shared.entries > 0;
   if (work_left) {
     ASSERT_EQ(at.slice, 0);
     ASSERT_EQ(at.entry, 0);
@@ -109,7 +110,7 @@ void check_split(const testing::HostPlan& plan, const WorkShape& shape, int grid
       at.unit = until;
       if (at.unit < units_of(at.entry)) continue;
       at = {at.slice, at.entry + 1, 0};
-      if (at.entry == plan.header.active) at = {at.slice + 1, 0, 0};
+      if (at.entry == shared.entries) at = {at.slice + 1, 0, 0};
     }
     // Partial sums are waited for up to the block that ends a tile, so none before it may be empty.
     if (cost == 0) work_left = false;
@@ -126,8 +127,8 @@ void check_split(const testing::HostPlan& plan, const WorkShape& shape, int grid
 TEST(CudaPlan, SplitsTheWorkIntoEvenSharesWithoutGapOrOverlap) {
   for (std::uint64_t seed = 0; seed < 100; ++seed) {
     const RandomRouting r = random_routing(seed);
-    for (const int limit : kTileLimits) {
-      const testing::HostPlan plan = testing::make_host_plan(r.routing.topk_ids, r.experts, limit);
+    for (const TileSet set : kTileSets) {
+      const testing::HostPlan plan = testing::make_host_plan(r.routing.topk_ids, r.experts, set);
       for (const int row_tiles : {1, 2, 3, 8, 28, 56}) {
         for (const int chunks : {1, 2, 16, 56}) {
           for (const int grid : {1, 2, 78, 132}) {
@@ -137,6 +138,61 @@ TEST(CudaPlan, SplitsTheWorkIntoEvenSharesWithoutGapOrOverlap) {
             SCOPED_TRACE(
                 fmt::format("{} row tiles, {} chunks, {} blocks", row_tiles, chunks, grid));
             ASSERT_NO_FATAL_FAILURE(check_split(plan, shape, grid));
+          }
+        }
+      }
+    }
+  }
+}
+
+/// Thread blocks that take pieces in any order of turns find each chunk of each tile of the other
+/// entries once, in parts of which none is empty.
+void check_pieces(const testing::HostPlan& plan, const WorkShape& shape, int grid) {
+  const SharedWork shared = testing::share_out(plan, shape, grid);
+  const PieceShape pieces = piece_shape(shape, grid);
+  ASSERT_LE(pieces.parts, grid) << "more parts of a tile than slots for their sums";
+  ASSERT_LT((pieces.parts - 1) * pieces.depth, shape.chunks) << "a part without chunks";
+  ASSERT_GE(pieces.parts * pieces.depth, shape.chunks);
+  std::int64_t tiles = 0;
+  for (std::size_t i = 0; i < plan.entries.size(); ++i) {
+    if (static_cast<std::int32_t>(i) >= shared.entries) tiles += plan.entries[i].tiles;
+  }
+  ASSERT_EQ(tiles, shared.piece_tiles);
+  const std::int64_t count = tiles * shape.row_tiles * pieces.parts;
+  std::mt19937_64 random(static_cast<std::uint64_t>(grid) * 1000 +
+                         static_cast<std::uint64_t>(tiles));
+  std::vector<PieceCursor> cursors(static_cast<std::size_t>(grid), PieceCursor{shared.entries, 0});
+  Piece expected{shared.entries, 0, 0, 0};
+  for (std::int32_t piece = 0; piece < count; ++piece) {
+    PieceCursor& cursor = cursors[random() % cursors.size()];
+    const Piece found = find_piece(plan.entries.data(), shape, pieces.parts, piece, cursor);
+    ASSERT_EQ(found.entry, expected.entry);
+    ASSERT_EQ(found.row_tile, expected.row_tile);
+    ASSERT_EQ(found.tile, expected.tile);
+    ASSERT_EQ(found.part, expected.part);
+    if (++expected.part < pieces.parts) continue;
+    expected.part = 0;
+    if (++expected.tile < plan.entries[static_cast<std::size_t>(expected.entry)].tiles) continue;
+    expected.tile = 0;
+    if (++expected.row_tile < shape.row_tiles) continue;
+    expected = {expected.entry + 1, 0, 0, 0};
+  }
+  ASSERT_EQ(expected.entry, plan.header.active);
+}
+
+TEST(CudaPlan, CutsTheRestIntoPiecesWithoutGapOrOverlap) {
+  for (std::uint64_t seed = 0; seed < 60; ++seed) {
+    const RandomRouting r = random_routing(seed);
+    for (const TileSet set : kTileSets) {
+      const testing::HostPlan plan = testing::make_host_plan(r.routing.topk_ids, r.experts, set);
+      for (const int row_tiles : {1, 3, 8, 56}) {
+        for (const int chunks : {1, 2, 5, 16, 56, 300}) {
+          for (const int grid : {1, 2, 78, 132}) {
+            const WorkShape shape{row_tiles, chunks, work_slices(row_tiles, grid)};
+            SCOPED_TRACE(r.name);
+            SCOPED_TRACE(
+                fmt::format("{} row tiles, {} chunks, {} blocks", row_tiles, chunks, grid));
+            ASSERT_NO_FATAL_FAILURE(check_pieces(plan, shape, grid));
           }
         }
       }

@@ -88,7 +88,7 @@ void compare(const std::string& what, const std::vector<T>& got, const std::vect
 struct Case {
   MoeShape shape;
   std::int64_t tokens;
-  int max_tile_rows;
+  TileSet tile_set;
   std::vector<std::int32_t> ids;
   std::string name;
 };
@@ -105,7 +105,7 @@ Case random_case(std::mt19937_64& random) {
   c.shape.intermediate = kSizes[pick(0, 6)];
   c.shape.act = pick(0, 1) == 0 ? ActType::kFp16 : ActType::kBf16;
   c.tokens = pick(0, 3) == 0 ? pick(0, 300) : pick(0, 40);
-  c.max_tile_rows = pick(0, 1) == 0 ? kMaxTileTokens : kMaxBlockScaledTileTokens;
+  c.tile_set = pick(0, 1) == 0 ? TileSet::kLarge : TileSet::kSmall;
   // Skewed: some cases use few of the experts.
   const std::int64_t used = pick(c.shape.topk, c.shape.num_experts);
   for (std::int64_t token = 0; token < c.tokens; ++token) {
@@ -114,9 +114,9 @@ Case random_case(std::mt19937_64& random) {
     std::shuffle(experts.begin(), experts.end(), random);
     c.ids.insert(c.ids.end(), experts.begin(), experts.begin() + c.shape.topk);
   }
-  c.name = fmt::format("M={} E={} topk={} K={} N={} {} tiles of {}", c.tokens, c.shape.num_experts,
-                       c.shape.topk, c.shape.hidden, c.shape.intermediate, name_of(c.shape.act),
-                       c.max_tile_rows);
+  c.name = fmt::format("M={} E={} topk={} K={} N={} {} tiles up to {}", c.tokens,
+                       c.shape.num_experts, c.shape.topk, c.shape.hidden, c.shape.intermediate,
+                       name_of(c.shape.act), max_tile_rows(c.tile_set));
   return c;
 }
 
@@ -143,30 +143,36 @@ struct DevicePlan {
   OnDevice<PairPlace> places;
   OnDevice<std::uint64_t> amax_key;
   OnDevice<WorkPosition> shares;
+  OnDevice<std::int32_t> hand_over;
 };
 
 constexpr int kGrid = 132;
 
-DevicePlan check_route(const Case& c, const testing::HostPlan& expected,
+DevicePlan check_route(const Case& c, testing::HostPlan expected,
                        const OnDevice<std::int32_t>& ids) {
   const auto pairs = static_cast<std::int64_t>(c.ids.size());
-  DevicePlan plan{OnDevice(unwritten<PlanHeader>(1)),
-                  OnDevice(unwritten<ExpertTiles>(std::min(pairs, c.shape.num_experts))),
-                  OnDevice(unwritten<std::int32_t>(max_padded_rows(pairs, c.shape.num_experts))),
-                  OnDevice(unwritten<PairPlace>(pairs)),
-                  OnDevice(unwritten<std::uint64_t>(1)),
-                  OnDevice(unwritten<WorkPosition>(2 * (kGrid + 1)))};
+  DevicePlan plan{
+      OnDevice(unwritten<PlanHeader>(1)),
+      OnDevice(unwritten<ExpertTiles>(std::min(pairs, c.shape.num_experts))),
+      OnDevice(unwritten<std::int32_t>(max_padded_rows(pairs, c.shape.num_experts, c.tile_set))),
+      OnDevice(unwritten<PairPlace>(pairs)),
+      OnDevice(unwritten<std::uint64_t>(1)),
+      OnDevice(unwritten<WorkPosition>(2 * (kGrid + 1))),
+      OnDevice(unwritten<std::int32_t>(2 * hand_over_count(kGrid)))};
   constexpr WorkShape kWork[2] = {{56, 16, work_slices(56, kGrid)}, {3, 5, work_slices(3, kGrid)}};
+  for (int gemm = 0; gemm < 2; ++gemm)
+    expected.header.shared[gemm] = testing::share_out(expected, kWork[gemm], kGrid);
   const RouteArgs args{ids.get(),
                        pairs,
                        c.shape.num_experts,
-                       c.max_tile_rows,
+                       c.tile_set,
                        plan.header.get(),
                        plan.entries.get(),
                        plan.row_pair.get(),
                        plan.places.get(),
                        plan.amax_key.get(),
                        plan.shares.get(),
+                       plan.hand_over.get(),
                        kGrid,
                        {kWork[0], kWork[1]}};
   cuda_check(enqueue_route(args, nullptr), "route");
@@ -195,13 +201,15 @@ DevicePlan check_route(const Case& c, const testing::HostPlan& expected,
   compare(c.name + " places", plan.places.fetch(), places);
   compare(c.name + " amax key", plan.amax_key.fetch(), {0});
   std::vector<WorkPosition> shares;
-  for (const WorkShape& work : kWork) {
+  for (int gemm = 0; gemm < 2; ++gemm) {
     for (int block = 0; block <= kGrid; ++block) {
-      shares.push_back(work_begin(expected.header, expected.entries.data(),
-                                  expected.cost_begin.data(), work, block, kGrid));
+      shares.push_back(work_begin(expected.header.shared[gemm], expected.entries.data(),
+                                  expected.cost_begin.data(), kWork[gemm], block, kGrid));
     }
   }
   compare(c.name + " shares", plan.shares.fetch(), shares);
+  compare(c.name + " hand-over", plan.hand_over.fetch(),
+          std::vector<std::int32_t>(2 * hand_over_count(kGrid), 0));
   return plan;
 }
 
@@ -288,7 +296,7 @@ void check_permute(const Case& c, const testing::HostPlan& plan, const DevicePla
                    std::mt19937_64& random) {
   const std::int64_t columns = c.shape.hidden;
   const std::int64_t rows =
-      max_padded_rows(static_cast<std::int64_t>(c.ids.size()), c.shape.num_experts);
+      max_padded_rows(static_cast<std::int64_t>(c.ids.size()), c.shape.num_experts, c.tile_set);
   const auto tokens = random_halves(random, c.shape.act, c.tokens * columns);
   std::vector<float> global_scales;
   const bool alike = random() % 2 == 0;
@@ -337,7 +345,7 @@ void check_hidden(const Case& c, const testing::HostPlan& plan, const DevicePlan
                   OperandFormat format, std::mt19937_64& random) {
   const std::int64_t columns = c.shape.intermediate;
   const std::int64_t rows =
-      max_padded_rows(static_cast<std::int64_t>(c.ids.size()), c.shape.num_experts);
+      max_padded_rows(static_cast<std::int64_t>(c.ids.size()), c.shape.num_experts, c.tile_set);
   auto h = random_halves(random, c.shape.act, rows * columns);
   if (random() % 4 == 0) std::fill(h.begin(), h.end(), std::uint16_t{0});
   const OnDevice device_h(h);
@@ -487,13 +495,13 @@ void check_large_routes(std::mt19937_64& random) {
     Case c;
     c.shape.num_experts = size.experts;
     c.shape.topk = size.topk;
-    c.max_tile_rows = kMaxTileTokens;
+    c.tile_set = TileSet::kLarge;
     for (std::int64_t i = 0; i < size.tokens * size.topk; ++i) {
       c.ids.push_back(
           static_cast<std::int32_t>(random() % static_cast<std::uint64_t>(size.experts)));
     }
     c.name = fmt::format("M={} E={} topk={}", size.tokens, size.experts, size.topk);
-    check_route(c, testing::make_host_plan(c.ids, size.experts, c.max_tile_rows), OnDevice(c.ids));
+    check_route(c, testing::make_host_plan(c.ids, size.experts, c.tile_set), OnDevice(c.ids));
   }
 }
 
@@ -504,8 +512,7 @@ int run(int rounds, std::uint64_t seed) {
   for (int round = 0; round < rounds; ++round) {
     const Case c = random_case(random);
     const OnDevice ids(c.ids);
-    const testing::HostPlan plan =
-        testing::make_host_plan(c.ids, c.shape.num_experts, c.max_tile_rows);
+    const testing::HostPlan plan = testing::make_host_plan(c.ids, c.shape.num_experts, c.tile_set);
     const DevicePlan device = check_route(c, plan, ids);
     for (const OperandFormat format : kFormats) check_permute(c, plan, device, ids, format, random);
     check_hidden(c, plan, device, OperandFormat::kFp8Tensor, random);

@@ -53,7 +53,7 @@ class Pipeline {
   explicit Pipeline(const LayerCase& layer) : layer_(layer), problem_(layer.problem) {
     const MoeShape& shape = problem_.shape;
     plan_ = cuda::testing::make_host_plan(problem_.routing.topk_ids, shape.num_experts,
-                                          cuda::kMaxTileTokens);
+                                          cuda::TileSet::kLarge);
     const auto pairs = std::ssize(problem_.routing.topk_ids);
     groups_ = testing::make_groups(plan_, max_groups(pairs, shape.num_experts));
     scale_rows_ = max_scale_rows(pairs, shape.num_experts);

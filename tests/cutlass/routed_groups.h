@@ -47,7 +47,7 @@ inline Routed random_routed(std::uint64_t seed) {
   const std::string kind = kKinds[random() % std::size(kKinds)];
   out.ids =
       make_routing(parse_routing(kind), seed, out.tokens, out.experts, out.topk, true).topk_ids;
-  out.plan = cuda::testing::make_host_plan(out.ids, out.experts, cuda::kMaxTileTokens);
+  out.plan = cuda::testing::make_host_plan(out.ids, out.experts, cuda::TileSet::kLarge);
   out.groups = make_groups(out.plan, max_groups(std::ssize(out.ids), out.experts));
   out.name = fmt::format("seed {}: {} tokens, E={} topk={} {}", seed, out.tokens, out.experts,
                          out.topk, kind);

@@ -112,7 +112,9 @@ ForwardSizes::ForwardSizes(const MoeShape& shape, const SchemeConfig& scheme,
                            std::int64_t token_count, int multiprocessors) {
   constexpr const char* kWhat = "scratch of a case";
   pairs = checked_product(kWhat, {token_count, shape.topk});
-  padded_rows = max_padded_rows(pairs, shape.num_experts);
+  tile_set =
+      scheme.scheme == Scheme::kFp8Block ? TileSet::kSmall : tile_set_for(pairs, shape.num_experts);
+  padded_rows = max_padded_rows(pairs, shape.num_experts, tile_set);
   tokens = checked_product(kWhat, {token_count, shape.hidden, kActBytes});
   ids = pairs * kIndexBytes;
   weights = pairs * kFloatBytes;
@@ -129,17 +131,17 @@ ForwardSizes::ForwardSizes(const MoeShape& shape, const SchemeConfig& scheme,
   down_scales = operand_scale_bytes(scheme, padded_rows, shape.intermediate);
   if (is_nvfp4(scheme.scheme)) per_expert = kPerExpertColumns * shape.num_experts * kFloatBytes;
   pair_out = checked_product(kWhat, {pairs, shape.hidden, kActBytes});
-  partial = gemm_workspace_bytes(multiprocessors);
-  arrived = multiprocessors * kIndexBytes;
+  partial = partial_bytes(multiprocessors);
+  hand_over = 2 * hand_over_count(multiprocessors) * kIndexBytes;
   output = tokens + 2 * kGuardElements * kActBytes;
 }
 
 std::int64_t ForwardSizes::total() const {
   constexpr std::int64_t kAlignment = 256;
   std::int64_t sum = kAlignment;  // PlanState
-  for (const std::int64_t part :
-       {tokens, ids, weights, entries, shares, row_pair, places, gate_up_operand, down_operand,
-        hidden_rows, gate_up_scales, down_scales, per_expert, pair_out, partial, arrived, output}) {
+  for (const std::int64_t part : {tokens, ids, weights, entries, shares, row_pair, places,
+                                  gate_up_operand, down_operand, hidden_rows, gate_up_scales,
+                                  down_scales, per_expert, pair_out, partial, hand_over, output}) {
     sum = checked_sum("scratch of a case", sum, round_up(part, kAlignment));
   }
   return sum;
@@ -171,7 +173,7 @@ Forward::Forward(const MoeProblem& problem, std::shared_ptr<const DeviceWeights>
       per_expert_(sizes_.per_expert, "scales"),
       pair_out_(sizes_.pair_out, "expert outputs"),
       partial_(sizes_.partial, "partial sums"),
-      arrived_(sizes_.arrived, "partial sums"),
+      hand_over_(sizes_.hand_over, "plan"),
       output_(sizes_.output, "output") {
   const MoeShape& packed_for = weights_->shape();
   if (packed_for.num_experts != problem.shape.num_experts ||
@@ -182,7 +184,7 @@ Forward::Forward(const MoeProblem& problem, std::shared_ptr<const DeviceWeights>
   }
   // Padding is never written, and multiplied all the same.
   for (const DeviceBuffer* buffer : {&gate_up_operand_, &down_operand_, &hidden_rows_,
-                                     &gate_up_scales_, &down_scales_, &plan_, &arrived_}) {
+                                     &gate_up_scales_, &down_scales_, &plan_}) {
     zero(*buffer);
   }
   wait(cudaStream_t{}, "clearing scratch memory");
@@ -249,14 +251,14 @@ void Forward::enqueue(const DeviceArrays& arrays, cudaStream_t stream, PhaseMark
   route.topk_ids = arrays.topk_ids;
   route.pairs = sizes_.pairs;
   route.experts = shape.num_experts;
-  route.max_tile_rows =
-      problem_.scheme.scheme == Scheme::kFp8Block ? kMaxBlockScaledTileTokens : kMaxTileTokens;
+  route.tile_set = sizes_.tile_set;
   route.header = &plan->header;
   route.entries = entries_.as<ExpertTiles>();
   route.row_pair = row_pair_.as<std::int32_t>();
   route.places = places_.as<PairPlace>();
   route.amax_key = &plan->amax_key;
   route.shares = shares_.as<WorkPosition>();
+  route.hand_over = hand_over_.as<std::int32_t>();
   route.grid = multiprocessors_;
   route.work[0] = work_shape(weights_->geometry(Projection::kGateUp), multiprocessors_);
   route.work[1] = work_shape(weights_->geometry(Projection::kDown), multiprocessors_);
@@ -323,8 +325,12 @@ void Forward::enqueue_gemm(Projection projection, cudaStream_t stream) const {
   args.plan = &plan->header;
   args.entries = entries_.as<ExpertTiles>();
   args.geometry = weights_->geometry(projection);
+  args.tile_set = sizes_.tile_set;
+  args.gemm = gate_up ? 0 : 1;
   args.work = work_shape(args.geometry, multiprocessors_);
   args.shares = shares_.as<WorkPosition>() + (gate_up ? 0 : multiprocessors_ + 1);
+  args.hand_over =
+      hand_over_.as<std::int32_t>() + (gate_up ? 0 : hand_over_count(multiprocessors_));
   args.hidden = problem_.shape.hidden;
   args.intermediate = problem_.shape.intermediate;
   args.weights = weights_->packed(projection);
@@ -350,7 +356,6 @@ void Forward::enqueue_gemm(Projection projection, cudaStream_t stream) const {
   }
   args.row_pair = row_pair_.as<std::int32_t>();
   args.partial = partial_.as<float>();
-  args.arrived = arrived_.as<std::int32_t>();
   args.grid = multiprocessors_;
   const HalfType type = problem_.shape.act == ActType::kFp16 ? HalfType::kFp16 : HalfType::kBf16;
   cuda_check(cuda::enqueue_gemm(weight_kind(weights_->format()), projection, type, args, stream),

@@ -13,7 +13,7 @@
 #include "moebench/backend/backend.h"
 #include "moebench/backend/cuda/device.h"
 #include "moebench/backend/cuda/device_forward.h"
-#include "moebench/backend/cuda/layout.h"
+#include "moebench/backend/cuda/plan.h"
 
 namespace moebench::cuda {
 
@@ -72,6 +72,7 @@ struct ForwardSizes {
   ForwardSizes(const MoeShape& shape, const SchemeConfig& scheme, std::int64_t tokens,
                int multiprocessors);
   std::int64_t pairs = 0;
+  TileSet tile_set = TileSet::kSmall;
   std::int64_t padded_rows = 0;  ///< at most
   std::int64_t tokens = 0, ids = 0, weights = 0;
   std::int64_t entries = 0, shares = 0, row_pair = 0, places = 0;
@@ -80,7 +81,7 @@ struct ForwardSizes {
   std::int64_t gate_up_scales = 0, down_scales = 0;
   std::int64_t per_expert = 0;  ///< NVFP4: alphas and global scales of both projections
   std::int64_t pair_out = 0;
-  std::int64_t partial = 0, arrived = 0;
+  std::int64_t partial = 0, hand_over = 0;
   std::int64_t output = 0;
   [[nodiscard]] std::int64_t total() const;
 };
@@ -118,7 +119,7 @@ class Forward final : public DeviceForward {
   DeviceBuffer entries_, shares_, row_pair_, places_;
   DeviceBuffer gate_up_operand_, down_operand_, hidden_rows_;
   DeviceBuffer gate_up_scales_, down_scales_, per_expert_;
-  DeviceBuffer pair_out_, partial_, arrived_, output_;
+  DeviceBuffer pair_out_, partial_, hand_over_, output_;
 };
 
 }  // namespace moebench::cuda

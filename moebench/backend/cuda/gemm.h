@@ -25,8 +25,11 @@ struct GemmArgs {
   // Work
   const PlanHeader* plan;      ///< device
   const ExpertTiles* entries;  ///< device
+  TileSet tile_set;            ///< that the entries were cut with
+  std::int32_t gemm;           ///< 0, 1: index of plan->shared
   WorkShape work;              ///< work_shape(geometry, grid)
   const WorkPosition* shares;  ///< device, [grid + 1]: where each thread block begins
+  std::int32_t* hand_over;     ///< [hand_over_count(grid)], zero when the kernel begins
   MatrixGeometry geometry;     ///< of this matrix
   std::int64_t hidden, intermediate;
   // Operands
@@ -49,14 +52,13 @@ struct GemmArgs {
   const std::int32_t*
       row_pair;  ///< [padded rows] -> pair; read for rows below an entry's `rows` only
   // Split tiles
-  float* partial;         ///< [grid][256 * kMaxTileTokens], see gemm_workspace_bytes
-  std::int32_t* arrived;  ///< [grid], zero before the first launch; left zero
-  int grid;               ///< thread blocks: the device's multiprocessors
+  float* partial;  ///< see partial_bytes
+  int grid;        ///< thread blocks: the device's multiprocessors
 };
 
-/// Bytes of `partial` for a grid.
-constexpr std::int64_t gemm_workspace_bytes(int grid) {
-  return std::int64_t{grid} * kTileBlocks * kBlockRows * kMaxTileTokens * 4;
+/// Bytes of `partial`: [2 * grid] slots of 256 * kMaxTileTokens sums, see hand_over_count().
+constexpr std::int64_t partial_bytes(int grid) {
+  return std::int64_t{2} * grid * kTileBlocks * kBlockRows * kMaxTileTokens * 4;
 }
 
 /// What the weights are and what they are expanded to. FP8 activations are FP16 operands that hold

@@ -5,6 +5,8 @@
 // that consumes it.
 #pragma once
 
+#include <type_traits>
+
 #include "moebench/backend/cuda/expand.cuh"
 #include "moebench/backend/cuda/forward_launch.h"
 #include "moebench/backend/cuda/gemm_numbers.cuh"
@@ -12,7 +14,7 @@
 
 namespace moebench::cuda {
 
-template <WeightKind kind, HalfType type, Projection projection>
+template <WeightKind kind, HalfType type, Projection projection, TileSet set>
 class Consumer {
  public:
   static constexpr Wide kWide =
@@ -23,7 +25,7 @@ class Consumer {
         ring_(ring),
         exchange_(exchange),
         thread_(threadIdx.x % kWarpgroupThreads),
-        group_(__shfl_sync(0xFFFFFFFF, threadIdx.x / kWarpgroupThreads, 0)) {}
+        group_(__shfl_sync(kAllLanes, threadIdx.x / kWarpgroupThreads, 0)) {}
 
   __device__ __forceinline__ void run() {
     ptx::wait_for_previous_kernel();
@@ -31,17 +33,10 @@ class Consumer {
       ptx::barrier_wait(ring_.full_at(at_.stage), at_.phase);
       const TileSlot& tile = ring_.tiles[number % kTileSlots];
       if (tile.chunks == 0) return;
-      // One if after the other, and converged before: with a switch, or an else, ptxas sees
-      // registers for all sizes at once.
-      __syncwarp();
-      const int rows = tile.tile_rows;
-      if (rows == 8) multiply_tile<8>(tile);
-      if (rows == 16) multiply_tile<16>(tile);
-      if (rows == 32) multiply_tile<32>(tile);
-      if (rows == 48) multiply_tile<48>(tile);
-      if constexpr (kMaxRows<kind> >= 64) {
-        if (rows == 64) multiply_tile<64>(tile);
-        if (rows == 80) multiply_tile<80>(tile);
+      if constexpr (set == TileSet::kSmall) {
+        multiply_one_of<8, 16, 24, 32, 40, 48>(tile);
+      } else {
+        multiply_one_of<16, 48, 64, 72, 80>(tile);
       }
     }
   }
@@ -54,6 +49,19 @@ class Consumer {
   template <int N>
   using Sums = float[kGroupBlocks][N / 2];
 
+  /// One if after the other, and converged before: with a switch, or an else, ptxas sees registers
+  /// for all sizes at once. The number of rows is read again for each, not held in a register
+  /// through all of a tile.
+  template <int... N>
+  __device__ __forceinline__ void multiply_one_of(const TileSlot& tile) {
+    const volatile std::int32_t& rows = tile.tile_rows;
+    __syncwarp();
+    const auto multiply_if = [&](auto size) {
+      if (rows == size.value) multiply_tile<size.value>(tile);
+    };
+    (multiply_if(std::integral_constant<int, N>{}), ...);
+  }
+
   template <int N>
   __device__ __forceinline__ void multiply_tile(const TileSlot& tile) {
     // Set to zero here: sums that are only ever added to would be live from tile to tile, for every
@@ -64,11 +72,11 @@ class Consumer {
     } else {
       accumulate<N>(tile, sums);
     }
-    if (tile.first_chunk > 0) {
-      give_partial<N>(sums);
+    if (tile.gives != 0) {
+      give_sums<N>(tile, sums);
       return;
     }
-    add_partials<N>(tile, sums);
+    add_sums<N>(tile, sums);
     if constexpr (projection == Projection::kGateUp) {
       finish_gate_up<N>(tile, sums);
     } else {
@@ -206,46 +214,54 @@ class Consumer {
 
   // ------------------------------------------------------------ split tiles
 
-  __device__ __forceinline__ float* partial_of(int block) const {
-    return args_.partial + std::int64_t{block} * kTileBlocks * kBlockRows * kMaxTileTokens +
+  __device__ __forceinline__ float* sums_at(int slot) const {
+    return args_.partial + std::int64_t{slot} * kTileBlocks * kBlockRows * kMaxTileTokens +
            ptx::known_here(group_ * kWarpgroupThreads + thread_);
   }
-
-  /// This block holds a later part of a tile, which the block with its first chunk finishes.
+  __device__ __forceinline__ std::int32_t* flag_of(int slot) const {
+    return args_.hand_over + 1 + slot;
+  }
+  /// For the thread block that finishes the tile.
   template <int N>
-  __device__ __forceinline__ void give_partial(const Sums<N>& sums) const {
-    float* out = partial_of(blockIdx.x);
+  __device__ __forceinline__ void give_sums(const TileSlot& tile, const Sums<N>& sums) const {
+    float* out = sums_at(tile.sums_slot);
 #pragma unroll
     for (int block = 0; block < kGroupBlocks; ++block) {
 #pragma unroll
       for (int i = 0; i < N / 2; ++i)
         __stcg(out + (block * (N / 2) + i) * kConsumerThreads, sums[block][i]);
     }
-    __threadfence();
+    // One thread's release is enough: the barrier orders what the others have stored before it.
     ptx::named_barrier(kAllConsumers, kConsumerThreads);
-    if (threadIdx.x == 0) ptx::store_release(args_.arrived + blockIdx.x, 1);
+    if (threadIdx.x == 0) ptx::store_release(flag_of(tile.sums_slot), tile.slot_full);
   }
 
-  /// In the order of the blocks, so that the sum has the same bits every time.
+  /// In the same order every time, so that the sum has the same bits.
   template <int N>
-  __device__ __forceinline__ void add_partials(const TileSlot& tile, Sums<N>& sums) const {
-    for (int block = blockIdx.x + 1; block <= tile.last_part; ++block) {
-      if (thread_ % 32 == 0) {
-        while (ptx::load_acquire(args_.arrived + block) == 0) {
-        }
-      }
+  __device__ __forceinline__ void add_sums(const TileSlot& tile, Sums<N>& sums) const {
+    // Loads that are on their way together.
+    constexpr int kTogether = 32;
+    const int adds = tile.adds;
+    int slot = tile.sums_slot;
+    int full = tile.slot_full;
+    for (int i = 0; i < adds; ++i) {
+      if (thread_ % 32 == 0) wait_for_value(flag_of(slot), full);
       __syncwarp();
-      const float* in = partial_of(block);
+      const float* in = sums_at(slot);
 #pragma unroll
       for (int b = 0; b < kGroupBlocks; ++b) {
 #pragma unroll
-        for (int i = 0; i < N / 2; ++i) {
-          if (i % 8 == 0) ptx::keep_order();
-          sums[b][i] += __ldcg(in + (b * (N / 2) + i) * kConsumerThreads);
+        for (int j = 0; j < N / 2; ++j) {
+          if ((b * (N / 2) + j) % kTogether == 0) ptx::keep_order();
+          sums[b][j] += __ldcg(in + (b * (N / 2) + j) * kConsumerThreads);
         }
       }
       ptx::named_barrier(kAllConsumers, kConsumerThreads);
-      if (threadIdx.x == 0) args_.arrived[block] = 0;
+      if (threadIdx.x == 0) ptx::store_release(flag_of(slot), full + 1);
+      if (++slot == 2 * args_.grid) {
+        slot = args_.grid;
+        full += 2;
+      }
     }
   }
 
@@ -253,7 +269,7 @@ class Consumer {
 
   /// `block`: 0 or 1, of the thread's own.
   __device__ __forceinline__ int block_of(const TileSlot& tile, int block) const {
-    return tile.row_tile * kTileBlocks + group_ * kGroupBlocks + block;
+    return tile.row_tile * kTileBlocks + ptx::known_here(group_) * kGroupBlocks + block;
   }
   // Computed where they are used: all of them at once, and what follows from them for each N, would
   // not fit into the registers beside the main loop.
@@ -330,7 +346,7 @@ class Consumer {
   __device__ __forceinline__ static std::uint32_t largest_of_lanes(std::uint32_t pair) {
 #pragma unroll
     for (int lanes = 4; lanes < 32; lanes *= 2) {
-      pair = largest_pair<type>(pair, __shfl_xor_sync(0xFFFFFFFF, pair, lanes));
+      pair = largest_pair<type>(pair, __shfl_xor_sync(kAllLanes, pair, lanes));
     }
     return pair;
   }
@@ -344,7 +360,6 @@ class Consumer {
     // 8 lanes hold the same tokens 8 i + first_token() + {0, 1}: the one whose row pair is i mod 8
     // computes their scales.
     constexpr int kRounds = (N / 8 + 7) / 8;
-    constexpr unsigned kAllLanes = 0xFFFFFFFF;
     const int mine = row_pair();
     std::uint32_t amax[kRounds] = {};
 #pragma unroll
@@ -388,7 +403,7 @@ class Consumer {
     for (int i = 0; i < N / 8; ++i) {
       const std::uint32_t amax = largest_of_lanes(largest_pair<type>(h[0][i], h[1][i]));
       if (row_pair() == 0) {
-        float* out = exchange_ + strip() * kMaxBlockScaledTileTokens + first_token();
+        float* out = exchange_ + strip() * kExchangeRows + first_token();
         *reinterpret_cast<float2*>(out + i * 8) = widen_pair<type>(amax);
       }
     }
@@ -399,7 +414,7 @@ class Consumer {
       float amax = 0.0F;
 #pragma unroll
       for (int other = 0; other < kConsumerWarps; ++other) {
-        amax = fmaxf(amax, exchange_[other * kMaxBlockScaledTileTokens + threadIdx.x]);
+        amax = fmaxf(amax, exchange_[other * kExchangeRows + threadIdx.x]);
       }
       const float scale = fp8_scale(amax);
       exchange_[threadIdx.x] = scale;
@@ -447,7 +462,7 @@ class Consumer {
 #pragma unroll
     for (int i = 0; i < N / 8; ++i) {
       // Low halves are the first token's.
-      const std::uint32_t got = __shfl_xor_sync(0xFFFFFFFF, h[i], 4);
+      const std::uint32_t got = __shfl_xor_sync(kAllLanes, h[i], 4);
       const std::uint32_t two =
           odd ? __byte_perm(got, h[i], 0x7632) : __byte_perm(h[i], got, 0x5410);
       if (i * 8 + token < valid) *reinterpret_cast<std::uint32_t*>(out + i * step) = two;
@@ -456,8 +471,17 @@ class Consumer {
 
   template <int N>
   __device__ __forceinline__ void finish_down(const TileSlot& tile, const Sums<N>& sums) const {
+    // What belongs to a token is read at once, by one lane each, instead of token after token.
+    constexpr int kRounds = (N + 31) / 32;
     const int valid = tile.valid_rows;
-    const std::int32_t* pairs = args_.row_pair + tile.first_row;
+    std::int32_t pairs[kRounds];
+    float scales[kRounds];
+#pragma unroll
+    for (int round = 0; round < kRounds; ++round) {
+      const int row = tile.first_row + min(round * 32 + ptx::known_here(thread_) % 32, valid - 1);
+      pairs[round] = args_.row_pair[row];
+      scales[round] = token_scale(row);
+    }
 #pragma unroll
     for (int block = 0; block < kGroupBlocks; ++block) {
       const float scale0 = weight_scale(tile, block, 0);
@@ -470,9 +494,10 @@ class Consumer {
 #pragma unroll
         for (int t = 0; t < 2; ++t) {
           const int token = i * 8 + first_token() + t;
+          const std::int64_t pair = __shfl_sync(kAllLanes, pairs[i / 4], token % 32);
+          const float scale = __shfl_sync(kAllLanes, scales[i / 4], token % 32);
           if (token >= valid || column >= args_.hidden) continue;
-          const float scale = token_scale(tile.first_row + token);
-          *reinterpret_cast<std::uint32_t*>(out + pairs[token] * args_.hidden) =
+          *reinterpret_cast<std::uint32_t*>(out + pair * args_.hidden) =
               round_pair<type>(sums[block][i * 4 + t] * (scale0 * scale),
                                sums[block][i * 4 + 2 + t] * (scale1 * scale));
         }
@@ -481,6 +506,7 @@ class Consumer {
   }
 
   static constexpr int kAllConsumers = 1;
+  static constexpr unsigned kAllLanes = 0xFFFFFFFF;
 
   const GemmArgs& args_;
   const Ring& ring_;
@@ -490,7 +516,7 @@ class Consumer {
   RingPosition at_;
 };
 
-template <WeightKind kind, HalfType type, Projection projection>
+template <WeightKind kind, HalfType type, Projection projection, TileSet set>
 __global__ void __launch_bounds__(kGemmThreads, 1)
     grouped_gemm(const __grid_constant__ GemmArgs args) {
   std::uint8_t* const shared = ptx::dynamic_shared();
@@ -524,18 +550,29 @@ __global__ void __launch_bounds__(kGemmThreads, 1)
     if (threadIdx.x == kConsumerThreads) Producer<kind>(args, ring).run();
   } else {
     ptx::more_registers<kConsumerRegisters>();
-    Consumer<kind, type, projection>(args, ring, exchange).run();
+    Consumer<kind, type, projection, set>(args, ring, exchange).run();
   }
+}
+
+template <WeightKind kind, HalfType type, Projection projection, TileSet set>
+cudaError_t launch_grouped_gemm(const GemmArgs& args, cudaStream_t stream) {
+  static const cudaError_t prepared =
+      cudaFuncSetAttribute(grouped_gemm<kind, type, projection, set>,
+                           cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes);
+  if (prepared != cudaSuccess) return prepared;
+  return launch_overlapped(grouped_gemm<kind, type, projection, set>,
+                           {args.grid, kGemmThreads, kSharedBytes}, stream, args);
 }
 
 template <WeightKind kind, HalfType type, Projection projection>
 cudaError_t launch_grouped_gemm(const GemmArgs& args, cudaStream_t stream) {
-  static const cudaError_t prepared =
-      cudaFuncSetAttribute(grouped_gemm<kind, type, projection>,
-                           cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes);
-  if (prepared != cudaSuccess) return prepared;
-  return launch_overlapped(grouped_gemm<kind, type, projection>,
-                           {args.grid, kGemmThreads, kSharedBytes}, stream, args);
+  if (args.tile_set == TileSet::kSmall)
+    return launch_grouped_gemm<kind, type, projection, TileSet::kSmall>(args, stream);
+  if constexpr (kind == WeightKind::kFp8Block) {
+    return cudaErrorInvalidValue;  // its two sets of sums do not fit into the registers
+  } else {
+    return launch_grouped_gemm<kind, type, projection, TileSet::kLarge>(args, stream);
+  }
 }
 
 template <WeightKind kind>

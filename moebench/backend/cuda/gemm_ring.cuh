@@ -24,12 +24,15 @@ static_assert(kGroups * kConsumerRegisters + kProducerRegisters <= 3 * kEntryReg
 /// Shared memory: the ring, aligned to the swizzle's 1024 bytes, then what consumers exchange, then
 /// barriers.
 inline constexpr int kSharedBytes = 227 * 1024;
-inline constexpr int kExchangeBytes = kConsumerWarps * kMaxBlockScaledTileTokens * 4;
+/// fp8-block only, whose tiles are small.
+inline constexpr int kExchangeRows = max_tile_rows(TileSet::kSmall);
+inline constexpr int kExchangeBytes = kConsumerWarps * kExchangeRows * 4;
 inline constexpr int kBarrierBytes = 2 * kMaxStages * 8;
-/// The producer is at most kMaxStages tiles ahead of a consumer that is still finishing one.
+/// The producer is at most kMaxStages tiles ahead of a consumer that is still finishing one, and
+/// describes the next.
 inline constexpr int kTileSlots = 16;
-static_assert(kTileSlots > kMaxStages);
-inline constexpr int kTileSlotBytes = 32;
+static_assert(kTileSlots > kMaxStages + 1);
+inline constexpr int kTileSlotBytes = 44;
 inline constexpr int kRingBytes =
     (kSharedBytes - 1024 - kExchangeBytes - kBarrierBytes - kTileSlots * kTileSlotBytes) / 1024 *
     1024;
@@ -37,20 +40,32 @@ inline constexpr int kRingBytes =
 template <WeightKind kind>
 inline constexpr int kWeightChunkBytes =
     kind == WeightKind::kNvfp4 ? kNvfp4ChunkBytes : kFp8ChunkBytes;
-template <WeightKind kind>
-inline constexpr int kMaxRows =
-    kind == WeightKind::kFp8Block ? kMaxBlockScaledTileTokens : kMaxTileTokens;
-
 /// Bytes of a token's row in an operand per chunk of 128 columns.
 inline constexpr int kOperandChunkBytes = kChunkDepth * 2;
 
-/// Walks through a thread block's share, tile by tile: 256 weight rows x tile_rows tokens over the
-/// chunks [first_chunk, last_chunk).
-class WorkList {
+/// What a thread block multiplies at a time: 256 weight rows x tile_rows tokens over the chunks
+/// [first_chunk, last_chunk).
+struct TileWork {
+  ExpertTiles entry{};
+  int row_tile = 0;
+  int tile = 0;
+  int first_chunk = 0;
+  int last_chunk = 0;
+  /// What else becomes of the sums of a tile of which this is a part.
+  struct HandOver {
+    bool gives;         ///< left in a slot, for the thread block that finishes the tile
+    std::int32_t adds;  ///< slots to be added, from `slot` on
+    std::int32_t slot;
+    std::int32_t full;  ///< its state then, see hand_over_count()
+  };
+};
+
+/// Walks through a thread block's share, tile by tile.
+class WorkList : public TileWork {
  public:
   __device__ explicit WorkList(const GemmArgs& args)
       : args_(args),
-        active_(args.plan->active),
+        entries_(args.plan->shared[args.gemm].entries),
         slice_rows_(args.work.row_tiles / args.work.slices),
         at_(args.shares[blockIdx.x]),
         end_(args.shares[blockIdx.x + 1]) {
@@ -75,31 +90,24 @@ class WorkList {
     }
     find_end();
   }
-  /// The thread block with the tile's last chunk, if this one has the first: shares follow each
-  /// other.
-  [[nodiscard]] __device__ int last_part() const {
-    int block = static_cast<int>(blockIdx.x);
-    if (first_chunk > 0 || last_chunk == args_.work.chunks) return block;
-    for (;;) {
-      ++block;
-      const WorkPosition next = args_.shares[block + 1];
+  /// The thread block with a tile's first chunk finishes it: the others do their parts first thing.
+  [[nodiscard]] __device__ HandOver sums() const {
+    const auto block = static_cast<std::int32_t>(blockIdx.x);
+    if (first_chunk > 0) return {true, 0, block, 1};
+    if (last_chunk == args_.work.chunks) return {};
+    for (int parts = 1;; ++parts) {
+      const WorkPosition next = args_.shares[block + parts + 1];
       if (next.slice != at_.slice || next.entry != at_.entry ||
           next.unit >= at_.unit + args_.work.chunks) {
-        return block;
+        return {false, parts, block + 1, 1};
       }
     }
   }
 
-  ExpertTiles entry{};
-  int row_tile = 0;
-  int tile = 0;
-  int first_chunk = 0;
-  int last_chunk = 0;
-
  private:
   __device__ void next_entry() {
     at_.unit = 0;
-    if (++at_.entry == active_) {
+    if (++at_.entry == entries_) {
       at_.entry = 0;
       ++at_.slice;
     }
@@ -113,10 +121,49 @@ class WorkList {
     }
   }
   const GemmArgs& args_;
-  int active_;
+  int entries_;
   int slice_rows_;  ///< row tiles of a slice
   WorkPosition at_;
   WorkPosition end_;
+};
+
+/// The pieces that this thread block takes, one after the other.
+class PieceList : public TileWork {
+ public:
+  __device__ explicit PieceList(const GemmArgs& args)
+      : args_(args),
+        shape_(piece_shape(args.work, args.grid)),
+        count_(args.plan->shared[args.gemm].piece_tiles * args.work.row_tiles * shape_.parts),
+        at_{args.plan->shared[args.gemm].entries, 0} {}
+  /// False: there are none left.
+  __device__ bool take() {
+    const std::int32_t piece = atomicAdd(args_.hand_over, 1);
+    if (piece >= count_) return false;
+    const Piece found = find_piece(args_.entries, args_.work, shape_.parts, piece, at_);
+    entry = args_.entries[found.entry];
+    row_tile = found.row_tile;
+    tile = found.tile;
+    first_chunk = found.part * shape_.depth;
+    const std::int32_t others = shape_.parts - 1;
+    // The part that is taken last waits for the others: they are under way already, or done.
+    sums.gives = found.part < others;
+    sums.adds = sums.gives ? 0 : others;
+    const std::int32_t first = piece / shape_.parts * others + (sums.gives ? found.part : 0);
+    sums.slot = args_.grid + first % args_.grid;
+    sums.full = first / args_.grid * 2 + 1;
+    last_chunk = min(first_chunk + shape_.depth, args_.work.chunks);
+    return true;
+  }
+  HandOver sums{};
+  bool gives = false;     ///< the sums, as the given-th of all
+  std::int32_t adds = 0;  ///< sums of other parts, from the given-th on
+  std::int32_t given = 0;
+
+ private:
+  const GemmArgs& args_;
+  PieceShape shape_;
+  std::int32_t count_;
+  PieceCursor at_;
 };
 
 /// What consumers need to know of a tile; left in shared memory by the producer, who alone walks
@@ -129,7 +176,10 @@ struct TileSlot {
   std::int32_t valid_rows;  ///< those that are tokens
   std::int32_t first_row;   ///< padded row of the tile's first
   std::int32_t row_tile;
-  std::int32_t last_part;  ///< the thread block that has its last chunk, where this has the first
+  std::int32_t gives;  ///< as in TileWork::HandOver
+  std::int32_t adds;
+  std::int32_t sums_slot;
+  std::int32_t slot_full;
 };
 static_assert(sizeof(TileSlot) == kTileSlotBytes);
 
@@ -156,6 +206,11 @@ struct Ring {
   __device__ std::uint32_t full_at(int stage) const { return full + stage * 8; }
   __device__ std::uint32_t empty_at(int stage) const { return empty + stage * 8; }
 };
+
+__device__ inline void wait_for_value(const std::int32_t* p, std::int32_t value) {
+  while (ptx::load_acquire(p) != value) {
+  }
+}
 
 __device__ inline int blocks_of(const GemmArgs& args, int row_tile) {
   return min(kTileBlocks, static_cast<int>(args.geometry.blocks) - row_tile * kTileBlocks);

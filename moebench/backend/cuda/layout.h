@@ -32,8 +32,6 @@ inline constexpr int kChunkDepth = 128;  ///< columns of a chunk
 inline constexpr int kTileBlocks = 4;    ///< blocks that one thread block multiplies at a time
 inline constexpr int kMaxTileTokens =
     80;  ///< most rows of an operand tile: what the registers hold sums for
-inline constexpr int kMaxBlockScaledTileTokens =
-    48;                                    ///< the same for fp8-block, which needs two accumulators
 inline constexpr int kSwizzleBytes = 128;  ///< depth bytes of an operand chunk
 inline constexpr int kScaleGroup = 16;     ///< NVFP4: columns that share a scale
 

@@ -190,6 +190,10 @@ __device__ inline void wgmma_wait() {
 #define MOEBENCH_D32(i) MOEBENCH_D16(i), MOEBENCH_D16(i + 16)
 #define MOEBENCH_S4 "%0,%1,%2,%3"
 #define MOEBENCH_S8 MOEBENCH_S4 ",%4,%5,%6,%7"
+#define MOEBENCH_S12 MOEBENCH_S8 ",%8,%9,%10,%11"
+#define MOEBENCH_S20 MOEBENCH_S16 ",%16,%17,%18,%19"
+#define MOEBENCH_S28 MOEBENCH_S24 ",%24,%25,%26,%27"
+#define MOEBENCH_S36 MOEBENCH_S32 ",%32,%33,%34,%35"
 #define MOEBENCH_S16 MOEBENCH_S8 ",%8,%9,%10,%11,%12,%13,%14,%15"
 #define MOEBENCH_S24 MOEBENCH_S16 ",%16,%17,%18,%19,%20,%21,%22,%23"
 #define MOEBENCH_S32 MOEBENCH_S24 ",%24,%25,%26,%27,%28,%29,%30,%31"
@@ -211,6 +215,15 @@ struct Wgmma;
 #define MOEBENCH_WGMMA_SIZES(BF16, TYPE)                                                           \
   MOEBENCH_WGMMA(BF16, TYPE, 8, MOEBENCH_S4, MOEBENCH_D4(0), 4, 5, 6, 7, 8)                        \
   MOEBENCH_WGMMA(BF16, TYPE, 16, MOEBENCH_S8, MOEBENCH_D8(0), 8, 9, 10, 11, 12)                    \
+  MOEBENCH_WGMMA(BF16, TYPE, 24, MOEBENCH_S12, MOEBENCH_D8(0) MOEBENCH_COMMA MOEBENCH_D4(8), 12,   \
+                 13, 14, 15, 16)                                                                   \
+  MOEBENCH_WGMMA(BF16, TYPE, 40, MOEBENCH_S20, MOEBENCH_D16(0) MOEBENCH_COMMA MOEBENCH_D4(16), 20, \
+                 21, 22, 23, 24)                                                                   \
+  MOEBENCH_WGMMA(BF16, TYPE, 56, MOEBENCH_S28,                                                     \
+                 MOEBENCH_D16(0) MOEBENCH_COMMA MOEBENCH_D8(16) MOEBENCH_COMMA MOEBENCH_D4(24),    \
+                 28, 29, 30, 31, 32)                                                               \
+  MOEBENCH_WGMMA(BF16, TYPE, 72, MOEBENCH_S36, MOEBENCH_D32(0) MOEBENCH_COMMA MOEBENCH_D4(32), 36, \
+                 37, 38, 39, 40)                                                                   \
   MOEBENCH_WGMMA(BF16, TYPE, 32, MOEBENCH_S16, MOEBENCH_D16(0), 16, 17, 18, 19, 20)                \
   MOEBENCH_WGMMA(BF16, TYPE, 48, MOEBENCH_S24, MOEBENCH_D16(0) MOEBENCH_COMMA MOEBENCH_D8(16), 24, \
                  25, 26, 27, 28)                                                                   \

@@ -33,12 +33,14 @@ struct Totals {
   std::int32_t rows;
   std::int32_t active;
   std::int32_t largest;
+  std::int32_t tiles;
   std::int64_t cost;
 
   __device__ void add(const Totals& before) {
     rows += before.rows;
     active += before.active;
     largest = max(largest, before.largest);
+    tiles += before.tiles;
     cost += before.cost;
   }
 };
@@ -48,6 +50,7 @@ __device__ Totals shifted_up(const Totals& mine, int lanes) {
   other.rows = __shfl_up_sync(kAllLanes, mine.rows, lanes);
   other.active = __shfl_up_sync(kAllLanes, mine.active, lanes);
   other.largest = __shfl_up_sync(kAllLanes, mine.largest, lanes);
+  other.tiles = __shfl_up_sync(kAllLanes, mine.tiles, lanes);
   other.cost = __shfl_up_sync(kAllLanes, mine.cost, lanes);
   return other;
 }
@@ -96,12 +99,35 @@ __device__ std::int32_t scan_segments(std::int32_t* counts, int experts, int exp
   return rows;
 }
 
+/// After the entries and cost_begin, which all threads see.
+__device__ SharedWork share_out(const RouteArgs& args, const PlanHeader& header,
+                                const std::int64_t* cost_begin, const WorkShape& work) {
+  __shared__ std::int32_t entries;
+  __shared__ std::int32_t piece_tiles;
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    entries = header.active;
+    piece_tiles = 0;
+  }
+  __syncthreads();
+  const std::int64_t limit = shared_cost_limit(header, work, args.grid);
+  for (int i = static_cast<int>(threadIdx.x); i < header.active; i += kThreads) {
+    const std::int64_t end = i + 1 < header.active ? cost_begin[i + 1] : header.total_cost;
+    if (end <= limit) continue;
+    atomicAdd(&piece_tiles, args.entries[i].tiles);
+    if (cost_begin[i] <= limit) entries = i;
+  }
+  __syncthreads();
+  return {entries, piece_tiles, entries < header.active ? cost_begin[entries] : header.total_cost};
+}
+
 /// After the entries, which all threads see.
 __device__ void cut_into_shares(const RouteArgs& args, const PlanHeader& header,
                                 const std::int64_t* cost_begin) {
   const int positions = args.grid + 1;
   for (int i = static_cast<int>(threadIdx.x); i < 2 * positions; i += kThreads) {
-    args.shares[i] = work_begin(header, args.entries, cost_begin, args.work[i / positions],
+    const int gemm = i / positions;
+    args.shares[i] = work_begin(header.shared[gemm], args.entries, cost_begin, args.work[gemm],
                                 i % positions, args.grid);
   }
 }
@@ -119,10 +145,11 @@ __device__ void make_plan(const RouteArgs& args, std::int32_t* counts, ExpertBeg
     ExpertTiles tiles{};
     Totals mine{};
     if (rows > 0) {
-      tiles = cut_into_tiles(expert, rows, 0, args.max_tile_rows);
+      tiles = cut_into_tiles(expert, rows, 0, args.tile_set);
       mine.rows = tiles.tiles * tiles.tile_rows;
       mine.active = 1;
       mine.largest = tiles.tile_rows;
+      mine.tiles = tiles.tiles;
       mine.cost = std::int64_t{tiles.tiles} * tiles.unit_cost;
     }
     const Scanned scanned = scan_block(mine, warp_totals);
@@ -141,13 +168,20 @@ __device__ void make_plan(const RouteArgs& args, std::int32_t* counts, ExpertBeg
   header.active = carry.active;
   header.padded_rows = carry.rows;
   header.max_tile_rows = carry.largest;
+  header.tiles = carry.tiles;
   header.total_cost = carry.cost;
+  __syncthreads();
+  if (args.shares != nullptr) {
+    for (int gemm = 0; gemm < 2; ++gemm)
+      header.shared[gemm] = share_out(args, header, cost_begin, args.work[gemm]);
+    cut_into_shares(args, header, cost_begin);
+    for (int i = static_cast<int>(threadIdx.x); i < 2 * hand_over_count(args.grid); i += kThreads)
+      args.hand_over[i] = 0;
+  }
   if (threadIdx.x == 0) {
     *args.header = header;
     if (args.amax_key != nullptr) *args.amax_key = 0;
   }
-  __syncthreads();
-  if (args.shares != nullptr) cut_into_shares(args, header, cost_begin);
 }
 
 /// The pairs [begin, end) of one warp, in order. next[expert]: the expert's pairs in the segments

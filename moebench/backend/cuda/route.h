@@ -21,7 +21,7 @@ struct RouteArgs {
   const std::int32_t* topk_ids;  ///< [pairs]
   std::int64_t pairs;
   std::int64_t experts;
-  std::int32_t max_tile_rows;
+  TileSet tile_set;
   PlanHeader* header;
   ExpertTiles* entries;  ///< [min(pairs, experts)]
   std::int32_t*
@@ -29,7 +29,8 @@ struct RouteArgs {
   PairPlace* places;  ///< [pairs]
   std::uint64_t* amax_key;  ///< set to 0 for the layer's search of an amax; may be null
   // The shares of two GEMMs
-  WorkPosition* shares = nullptr;  ///< [2][grid + 1], GEMM1's first: work_begin(); may be null
+  WorkPosition* shares = nullptr;     ///< [2][grid + 1], GEMM1's first: work_begin(); may be null
+  std::int32_t* hand_over = nullptr;  ///< [2][hand_over_count(grid)], set to 0; with `shares`
   std::int32_t grid = 0;
   WorkShape work[2] = {};
 };

@@ -16,6 +16,8 @@ using cuda::cuda_check;
 using cuda::Projection;
 
 constexpr const char* kWhat = "scratch of a case";
+/// Its tiles mean nothing here: a tile of CUTLASS is cut from an expert's rows as they lie.
+constexpr cuda::TileSet kTileSet = cuda::TileSet::kLarge;
 constexpr std::int64_t kActBytes = sizeof(std::uint16_t);
 constexpr std::int64_t kFloatBytes = sizeof(float);
 constexpr std::int64_t kIndexBytes = sizeof(std::int32_t);
@@ -43,7 +45,7 @@ Support forward_supports(const MoeShape& shape) {
 ForwardSizes::ForwardSizes(const MoeShape& shape, std::int64_t token_count, const GroupedGemm& gemm,
                            int multiprocessors) {
   pairs = checked_product(kWhat, {token_count, shape.topk});
-  rows = cuda::max_padded_rows(pairs, shape.num_experts);
+  rows = cuda::max_padded_rows(pairs, shape.num_experts, kTileSet);
   scale_rows = max_scale_rows(pairs, shape.num_experts);
   groups = max_groups(pairs, shape.num_experts);
   tokens = checked_product(kWhat, {token_count, shape.hidden, kActBytes});
@@ -169,7 +171,7 @@ void CutlassForward::enqueue_route(const DeviceArrays& arrays, cudaStream_t stre
   route.topk_ids = arrays.topk_ids;
   route.pairs = sizes_.pairs;
   route.experts = problem_.shape.num_experts;
-  route.max_tile_rows = cuda::kMaxTileTokens;
+  route.tile_set = kTileSet;
   route.header = plan_.as<cuda::PlanHeader>();
   route.entries = entries_.as<cuda::ExpertTiles>();
   route.row_pair = row_pair_.as<std::int32_t>();

@@ -148,9 +148,9 @@ void check_layer(const Layer& layer, const SchemeCase& scheme, const std::vector
 class EmulatedForward : public ::testing::TestWithParam<SchemeCase> {};
 
 TEST_P(EmulatedForward, EveryTileSize) {
-  check_layer(rows_layer("5 to 80 rows an expert", 208, 144, {5, 41, 12, 80, 30, 60}), GetParam(),
+  check_layer(rows_layer("the small tiles", 208, 144, {5, 41, 12, 80, 30, 20}), GetParam(),
               {{1, 1}, {7, 2}});
-  check_layer(rows_layer("two tiles an expert", 128, 208, {120, 1, 150, 0}), GetParam(),
+  check_layer(rows_layer("the large tiles", 128, 208, {120, 1, 150, 0, 70, 40}), GetParam(),
               {{3, 3}, {5, 4}});
 }
 
@@ -166,6 +166,12 @@ TEST_P(EmulatedForward, Slices) {
   // Four row tiles in both GEMMs: four slices, then two, of blocks that share tiles.
   check_layer(drawn_layer("four row tiles", 1024, 512, 4, 2, "uniform", 11), GetParam(),
               {{4, 30}, {12, 31}, {6, 32}});
+}
+
+TEST_P(EmulatedForward, Pieces) {
+  // So much work for so few blocks that part of it is handed out piece by piece.
+  check_layer(drawn_layer("whole tiles", 128, 128, 100, 2, "uniform", 130), GetParam(),
+              {{3, 50}, {2, 51}, {1, 52}});
 }
 
 TEST_P(EmulatedForward, FewTokens) {
@@ -190,6 +196,13 @@ std::vector<SchemeCase> scheme_cases() {
 }
 INSTANTIATE_TEST_SUITE_P(Schemes, EmulatedForward, ::testing::ValuesIn(scheme_cases()),
                          testing::param_name<::testing::TestParamInfo<SchemeCase>>);
+
+// One scheme: it is a deep layer for an emulated device.
+TEST(EmulatedPieces, OfSplitTiles) {
+  // 57 chunks in GEMM1, in pieces of 19.
+  check_layer(drawn_layer("split tiles", 7200, 80, 34, 1, "balanced", 34), scheme_cases().front(),
+              {{3, 53}, {2, 54}});
+}
 
 }  // namespace
 }  // namespace moebench::cuda
