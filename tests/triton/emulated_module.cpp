@@ -23,7 +23,10 @@ void multiply(const GemmArguments& a, const EmbeddedKernel& kernel, std::int64_t
     const std::int64_t expert = a.tile_experts[row / block_m];
     const std::int64_t from = pair / a.rows_per_operand;
     for (std::int32_t k = 0; k < a.depth; ++k) {
-      operand[static_cast<std::size_t>(k)] = decode_e4m3(a.operand[from * a.depth + k]);
+      const std::int64_t at = from * a.depth + k;
+      operand[static_cast<std::size_t>(k)] =
+          kernel.wide_rows ? decode_fp16(static_cast<const std::uint16_t*>(a.operand)[at])
+                           : decode_e4m3(static_cast<const std::uint8_t*>(a.operand)[at]);
     }
     const float row_scale = a.operand_scale[from * a.operand_scale_stride];
     const std::int64_t expert_scales = a.weight_scale_stride != 0 ? a.columns : 1;

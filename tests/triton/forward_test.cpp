@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <array>
+#include <random>
 
 #include "moebench/backend/triton/align.h"
 #include "moebench/backend/triton/kernels.h"
@@ -21,24 +22,33 @@ namespace {
 using testing::LayerCase;
 using testing::SchemeCase;
 
-EmbeddedKernel kernel_of(ActType act, int block_m) {
+EmbeddedKernel kernel_of(ActType act, int block_m, bool wide_rows) {
   EmbeddedKernel kernel;
   kernel.name = "emulated";
   kernel.act = act;
-  kernel.tile = {block_m, 64, 64, 4, 3, false, true};
+  kernel.tile = {block_m, 64, 64, 4, 3, wide_rows, true};
+  kernel.wide_rows = wide_rows;
   return kernel;
 }
 
-void check_layer(const LayerCase& made, const SchemeCase& scheme, int block_m, bool exact,
-                 std::uint64_t seed) {
+/// Which GEMMs read FP16 rows.
+struct Wide {
+  bool tokens = false, hidden = false;
+};
+constexpr std::array<Wide, 4> kWides{{{false, false}, {true, true}, {true, false}, {false, true}}};
+
+void check_layer(const LayerCase& made, const SchemeCase& scheme, int block_m, Wide wide,
+                 bool exact, std::uint64_t seed) {
   const MoeProblem& problem = made.problem;
-  SCOPED_TRACE(fmt::format("{}, block_m {}{}", testing::describe(seed, problem), block_m,
+  SCOPED_TRACE(fmt::format("{}, block_m {}{}{}{}", testing::describe(seed, problem), block_m,
+                           wide.tokens ? ", wide tokens" : "", wide.hidden ? ", wide h" : "",
                            exact ? ", exact" : ""));
   emulated::settings().seed = seed;
-  const EmbeddedKernel kernel = kernel_of(scheme.act, block_m);
+  const EmbeddedKernel gate_up = kernel_of(scheme.act, block_m, wide.tokens);
+  const EmbeddedKernel down = kernel_of(scheme.act, block_m, wide.hidden);
   const EmbeddedSet set;
   KernelCache kernels(set);
-  TritonForward forward(problem, pack_triton(made.weights, {}), {&kernel, &kernel, 1, 1, ""},
+  TritonForward forward(problem, pack_triton(made.weights, {}), {&gate_up, &down, 1, 1, ""},
                         kernels);
   forward.upload(nullptr);
   const std::int64_t count = problem.tokens * problem.shape.hidden;
@@ -85,7 +95,8 @@ TEST_P(EmulatedTriton, LayersOfManyShapesPass) {
           {8, 2, 32, 32, 0}}) {
       const MoeShape shape{experts, topk, hidden, intermediate, GetParam().act};
       check_layer(testing::synthetic_case(seed, shape, GetParam().scheme, tokens), GetParam(),
-                  block_m, false, seed);
+                  block_m, kWides[(seed + static_cast<std::uint64_t>(block_m / 64)) % 4], false,
+                  seed);
       ++seed;
     }
   }
@@ -93,7 +104,10 @@ TEST_P(EmulatedTriton, LayersOfManyShapesPass) {
 
 TEST_P(EmulatedTriton, ExactLayersAreExact) {
   const MoeShape shape{5, 2, 96, 64, GetParam().act};
-  check_layer(testing::exact_case(9, shape, GetParam().scheme, 11), GetParam(), 32, true, 9);
+  for (const Wide wide : kWides) {
+    check_layer(testing::exact_case(9, shape, GetParam().scheme, 11), GetParam(), 32, wide, true,
+                9);
+  }
 }
 
 std::vector<SchemeCase> fp8_cases() {
@@ -146,6 +160,48 @@ TEST(EmulatedAlign, WritesWhatTheHostDoes) {
       EXPECT_EQ(std::vector<std::int32_t>(args.tile_experts, args.tile_experts + used / block_m),
                 expected.tile_experts);
       EXPECT_EQ(*key.as<std::uint64_t>(), 0U);
+    }
+  }
+}
+
+/// FP16 rows are the codes' numbers under the same scales.
+TEST(EmulatedQuantize, WideRowsAreThoseOfTheCodes) {
+  constexpr std::int64_t kRows = 3;
+  std::uint64_t seed = 1;
+  for (const ActType act : {ActType::kFp16, ActType::kBf16}) {
+    for (const std::int64_t columns : {16, 272, 9000}) {
+      for (const bool per_row : {false, true}) {
+        const std::int64_t count = kRows * columns;
+        const cuda::DeviceBuffer rows(count * 2, "rows"), codes(count, "codes"),
+            wide(count * 2, "rows"), given(4, "scale"), scales(kRows * 4, "scales"),
+            wide_scales(kRows * 4, "scales");
+        std::mt19937_64 random(seed);
+        std::normal_distribution<float> normal(0.0F, 3.0F);
+        std::generate_n(rows.as<std::uint16_t>(), count,
+                        [&] { return encode_act(act, normal(random)); });
+        *given.as<float>() = 0.01F;
+        emulated::settings().seed = seed++;
+        QuantizeArgs args{};
+        args.rows = rows.as<std::uint16_t>();
+        args.count = kRows;
+        args.columns = columns;
+        args.codes = codes.as<std::uint8_t>();
+        if (!per_row) args.given_scale = given.as<float>();
+        args.row_scale = scales.as<float>();
+        ASSERT_EQ(enqueue_quantize(act, args, nullptr), cudaSuccess);
+        args.codes = nullptr;
+        args.row_scale = wide_scales.as<float>();
+        args.wide = wide.as<std::uint16_t>();
+        ASSERT_EQ(enqueue_quantize(act, args, nullptr), cudaSuccess);
+        cuda::wait(cudaStream_t{}, "quantize");
+        for (std::int64_t i = 0; i < count; ++i) {
+          ASSERT_EQ(args.wide[i], encode_fp16(decode_e4m3(codes.as<std::uint8_t>()[i]))) << i;
+        }
+        if (per_row) {
+          EXPECT_TRUE(
+              std::equal(scales.as<float>(), scales.as<float>() + kRows, wide_scales.as<float>()));
+        }
+      }
     }
   }
 }

@@ -28,7 +28,7 @@ SHARED_LIMIT = {90: 227 << 10, 100: 227 << 10, 103: 227 << 10, 120: 99 << 10, 12
 # In the order of the kernel's parameters; the driver is given exactly these, then two null pointers
 # (Triton's scratch, which these kernels do not use).
 POINTERS = {
-    "operand": "*fp8e4nv", "weights": "*fp8e4nv", "output": None, "operand_scale": "*fp32",
+    "operand": None, "weights": "*fp8e4nv", "output": None, "operand_scale": "*fp32",
     "weight_scale": "*fp32", "routing_weights": "*fp32", "sorted_pairs": "*i32", "tile_experts": "*i32",
     "padded_rows": "*i32"}
 INTEGERS = ["columns", "depth", "num_pairs", "rows_per_operand", "operand_scale_stride",
@@ -47,6 +47,12 @@ def parse_tile(name):
     m, n, k, warps, stages = map(int, match.groups()[:5])
     return dict(block_m=m, block_n=n, block_k=k, warps=warps, stages=stages,
                 transposed=bool(match[6]), any_depth=bool(match[7]))
+
+
+def has_wide_rows(arch, tile, accumulation):
+    """Whether a tile reads its operand rows as FP16: where they are what wgmma reads from shared memory, which then
+    needs no widening there. Elsewhere both operands are widened in registers, and e4m3 is less to read."""
+    return arch == 90 and tile["transposed"] and accumulation == "widened"
 
 
 def wanted(configs, archs):
@@ -77,7 +83,9 @@ def compile_one(job):
         BLOCK_M=tile["block_m"], BLOCK_N=tile["block_n"], BLOCK_K=tile["block_k"],
         EVEN_K=not tile["any_depth"], MUL_ROUTED_WEIGHT=False,
         ACCUMULATION=ACCUMULATIONS[accumulation], TRANSPOSED=tile["transposed"])
+    wide_rows = has_wide_rows(arch, tile, accumulation)
     signature = {p: t or f"*{act}" for p, t in POINTERS.items()}
+    signature["operand"] = "*fp16" if wide_rows else "*fp8e4nv"
     signature.update({p: "i32" for p in INTEGERS})
     signature.update({p: "constexpr" for p in constants})
     parameters = list(signature)
@@ -98,7 +106,7 @@ def compile_one(job):
         sys.exit(f"{name}: {entry.count('.param')} parameters, the loader passes {len(POINTERS) + len(INTEGERS) + 2}")
     mma = sorted(set(re.findall(r"(?:wgmma\.mma_async|tcgen05\.mma|mma\.sync)[\w.:]*", kernel.asm["ptx"])))
     return dict(name=f"{KERNEL}_{name}_{act}_sm{arch}", symbol=metadata.name, arch=arch, act=act, tile=name, **tile,
-                shared_bytes=metadata.shared, mma=mma, sha256=hashlib.sha256(cubin).hexdigest()), cubin
+                wide_rows=wide_rows, shared_bytes=metadata.shared, mma=mma, sha256=hashlib.sha256(cubin).hexdigest()), cubin
 
 
 def ptxas_version(ptxas):
@@ -153,7 +161,7 @@ def write_cpp(path, manifest, configs):
              "namespace moebench::triton {", "namespace {", "", "const EmbeddedKernel kKernels[] = {"]
     for k in manifest["kernels"]:
         lines.append(f"    {{{text(k['name'])}, {text(k['symbol'])}, {k['arch']}, ActType::{ACTS[k['act']]}, {tile(k)}, "
-                     f"{k['shared_bytes']}, {text(k['sha256'])}, {k['offset']}, {k['size']}}},")
+                     f"{flag(k['wide_rows'])}, {k['shared_bytes']}, {text(k['sha256'])}, {k['offset']}, {k['size']}}},")
     lines += ["};", "", "const TuningEntry kTuning[] = {"]
     for e in configs["table"]:
         lines.append(f"    {{{e['arch']}, {e['experts']}, {e['topk']}, {e['hidden']}, {e['intermediate']}, {e['tokens']}, "

@@ -30,6 +30,7 @@ struct EmbeddedKernel {
   int arch = 0;  ///< 90: compute capability 9.0
   ActType act = ActType::kFp16;
   TileConfig tile;
+  bool wide_rows = false;  ///< reads operand rows as FP16, else as e4m3 codes
   int shared_bytes = 0;
   std::string_view sha256;  ///< of the piece, in hexadecimal
   std::size_t offset = 0;   ///< in EmbeddedSet::cubins

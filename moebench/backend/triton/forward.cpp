@@ -14,6 +14,7 @@ using cuda::cuda_check;
 
 constexpr const char* kWhat = "scratch of a case";
 constexpr std::int64_t kActBytes = sizeof(std::uint16_t);
+constexpr std::int64_t kCodeBytes = sizeof(std::uint8_t);
 constexpr std::int64_t kFloatBytes = sizeof(float);
 constexpr std::int64_t kIndexBytes = sizeof(std::int32_t);
 
@@ -27,7 +28,8 @@ struct State {
 }  // namespace
 
 ForwardSizes::ForwardSizes(const MoeShape& shape, const SchemeConfig& scheme,
-                           std::int64_t token_count, int block_m) {
+                           std::int64_t token_count, int block_m, bool wide_tokens,
+                           bool wide_hidden) {
   pairs = checked_product(kWhat, {token_count, shape.topk});
   aligned_rows = max_aligned_rows(pairs, shape.num_experts, block_m);
   tokens = checked_product(kWhat, {token_count, shape.hidden, kActBytes});
@@ -35,11 +37,13 @@ ForwardSizes::ForwardSizes(const MoeShape& shape, const SchemeConfig& scheme,
   weights = pairs * kFloatBytes;
   sorted_pairs = aligned_rows * kIndexBytes;
   tile_experts = aligned_rows / block_m * kIndexBytes;
-  token_codes = checked_product(kWhat, {token_count, shape.hidden});
+  token_rows =
+      checked_product(kWhat, {token_count, shape.hidden, wide_tokens ? kActBytes : kCodeBytes});
   token_scales = (scheme.per_act_token ? token_count : 1) * kFloatBytes;
   gate_up = checked_product(kWhat, {pairs, 2, shape.intermediate, kActBytes});
   hidden = checked_product(kWhat, {pairs, shape.intermediate, kActBytes});
-  hidden_codes = checked_product(kWhat, {pairs, shape.intermediate});
+  hidden_rows =
+      checked_product(kWhat, {pairs, shape.intermediate, wide_hidden ? kActBytes : kCodeBytes});
   hidden_scales = scheme.per_act_token ? pairs * kFloatBytes : 0;
   pair_out = checked_product(kWhat, {pairs, shape.hidden, kActBytes});
   output = tokens + 2 * kGuardElements * kActBytes;
@@ -49,8 +53,8 @@ std::int64_t ForwardSizes::total() const {
   constexpr std::int64_t kAlignment = 256;
   std::int64_t sum = kAlignment;  // State
   for (const std::int64_t part :
-       {tokens, ids, weights, sorted_pairs, tile_experts, token_codes, token_scales, gate_up,
-        hidden, hidden_codes, hidden_scales, pair_out, output}) {
+       {tokens, ids, weights, sorted_pairs, tile_experts, token_rows, token_scales, gate_up, hidden,
+        hidden_rows, hidden_scales, pair_out, output}) {
     sum = checked_sum(kWhat, sum, round_up(part, kAlignment));
   }
   return sum;
@@ -65,18 +69,19 @@ TritonForward::TritonForward(const MoeProblem& problem,
       down_group_(config.down_group),
       gate_up_kernel_(kernels.get(*config.gate_up)),
       down_kernel_(kernels.get(*config.down)),
-      sizes_(problem.shape, problem.scheme, problem.tokens, config.gate_up->tile.block_m),
+      sizes_(problem.shape, problem.scheme, problem.tokens, config.gate_up->tile.block_m,
+             config.gate_up->wide_rows, config.down->wide_rows),
       tokens_(sizes_.tokens, "tokens"),
       ids_(sizes_.ids, "routing"),
       topk_weights_(sizes_.weights, "routing"),
       state_(sizeof(State), "plan"),
       sorted_pairs_(sizes_.sorted_pairs, "plan"),
       tile_experts_(sizes_.tile_experts, "plan"),
-      token_codes_(sizes_.token_codes, "quantised tokens"),
+      token_rows_(sizes_.token_rows, "quantised tokens"),
       token_scales_(sizes_.token_scales, "scales"),
       gate_up_(sizes_.gate_up, "GEMM1's output"),
       hidden_(sizes_.hidden, "h"),
-      hidden_codes_(sizes_.hidden_codes, "quantised h"),
+      hidden_rows_(sizes_.hidden_rows, "quantised h"),
       hidden_scales_(sizes_.hidden_scales, "scales"),
       pair_out_(sizes_.pair_out, "expert outputs"),
       output_(sizes_.output, "output") {}
@@ -132,7 +137,11 @@ void TritonForward::enqueue(const DeviceArrays& arrays, cudaStream_t stream,
   quantize.rows = arrays.tokens;
   quantize.count = problem_.tokens;
   quantize.columns = shape.hidden;
-  quantize.codes = token_codes_.as<std::uint8_t>();
+  if (gate_up_kernel_->kernel().wide_rows) {
+    quantize.wide = token_rows_.as<std::uint16_t>();
+  } else {
+    quantize.codes = token_rows_.as<std::uint8_t>();
+  }
   if (problem_.scheme.per_act_token) {
     quantize.row_scale = token_scales_.as<float>();
   } else {
@@ -175,7 +184,11 @@ void TritonForward::enqueue_hidden_codes(cudaStream_t stream) const {
   args.rows = hidden_.as<std::uint16_t>();
   args.count = sizes_.pairs;
   args.columns = problem_.shape.intermediate;
-  args.codes = hidden_codes_.as<std::uint8_t>();
+  if (down_kernel_->kernel().wide_rows) {
+    args.wide = hidden_rows_.as<std::uint16_t>();
+  } else {
+    args.codes = hidden_rows_.as<std::uint8_t>();
+  }
   if (problem_.scheme.per_act_token) {
     args.row_scale = hidden_scales_.as<float>();
   } else {
@@ -193,7 +206,7 @@ void TritonForward::enqueue_gemm(bool down, const LoadedKernel& kernel, int grou
   const bool per_token = problem_.scheme.per_act_token;
   State* const state = state_.as<State>();
   GemmArguments args{};
-  args.operand = (down ? hidden_codes_ : token_codes_).as<std::uint8_t>();
+  args.operand = (down ? hidden_rows_ : token_rows_).as<std::byte>();
   args.weights = weights_->codes(down);
   args.output = (down ? pair_out_ : gate_up_).as<std::uint16_t>();
   args.operand_scale = (down ? hidden_scales_ : token_scales_).as<float>();

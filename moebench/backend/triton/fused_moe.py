@@ -24,7 +24,7 @@ WIDENED = tl.constexpr(2)
 
 @triton.jit
 def fused_moe_gemm(
-    operand,  # e4m3 [operand rows, depth]
+    operand,  # e4m3 [operand rows, depth], or, WIDENED only, FP16: the same numbers
     weights,  # e4m3 [experts, columns, depth]
     output,  # 16-bit [num_pairs, columns]
     operand_scale,  # fp32 [1] or, operand_scale_stride = 1, [operand rows]
@@ -93,7 +93,7 @@ def fused_moe_gemm(
         a = tl.load(operand_at, mask=operand_mask, other=0.0)
         w = tl.load(weight_at) if EVEN_K else tl.load(weight_at, mask=weight_mask, other=0.0)
         if ACCUMULATION == WIDENED:
-            a = a.to(tl.float16)
+            a = a.to(tl.float16)  # nothing where the rows are FP16 already
             w = w.to(tl.float16)
         first = w if TRANSPOSED else a
         second = a if TRANSPOSED else w

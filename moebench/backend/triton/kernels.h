@@ -27,7 +27,8 @@ struct QuantizeArgs {
   const std::uint16_t* rows;  ///< [count][columns]
   std::int64_t count;
   std::int64_t columns;      ///< multiple of 16
-  std::uint8_t* codes;       ///< e4m3 [count][columns]
+  std::uint8_t* codes;       ///< e4m3 [count][columns]; null: `wide` is written
+  std::uint16_t* wide;       ///< the codes' numbers as FP16, which is exact
   const float* given_scale;  ///< one scale for all: [1]; null: one for each row, written
   float* row_scale;          ///< [count]
 };

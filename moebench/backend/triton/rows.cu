@@ -1,5 +1,6 @@
 // Every thread takes 8 columns of a row: 16 bytes in, 8 codes or 16 bytes out.
 #include <algorithm>
+#include <type_traits>
 
 #include "moebench/backend/cuda/forward_launch.h"
 #include "moebench/backend/cuda/quantize.cuh"
@@ -26,17 +27,22 @@ __device__ uint4 load_unit(const std::uint16_t* row, std::int64_t unit) {
   return *reinterpret_cast<const uint4*>(row + unit * kUnitColumns);
 }
 
-__device__ void store_codes(std::uint8_t* row, std::int64_t unit, const Unit& values,
-                            const ScaleDivider& divide_by_scale) {
-  std::uint32_t words[2];
+template <bool kWide>
+__device__ void store_quantized(const QuantizeArgs& args, std::int64_t row, std::int64_t unit,
+                                const Unit& values, const ScaleDivider& divide_by_scale) {
+  const std::int64_t at = row * args.columns + unit * kUnitColumns;
+  if constexpr (kWide) {
+    *reinterpret_cast<uint4*>(args.wide + at) = cuda::through_fp8(values, divide_by_scale);
+  } else {
+    std::uint32_t words[2];
 #pragma unroll
-  for (int i = 0; i < 2; ++i) {
-    const float* v = values.values + 4 * i;
-    words[i] = cuda::e4m3_codes(divide_by_scale(v[0]), divide_by_scale(v[1])) |
-               cuda::e4m3_codes(divide_by_scale(v[2]), divide_by_scale(v[3])) << 16;
+    for (int i = 0; i < 2; ++i) {
+      const float* v = values.values + 4 * i;
+      words[i] = cuda::e4m3_codes(divide_by_scale(v[0]), divide_by_scale(v[1])) |
+                 cuda::e4m3_codes(divide_by_scale(v[2]), divide_by_scale(v[3])) << 16;
+    }
+    *reinterpret_cast<std::uint64_t*>(args.codes + at) = std::uint64_t{words[1]} << 32 | words[0];
   }
-  *reinterpret_cast<std::uint64_t*>(row + unit * kUnitColumns) =
-      std::uint64_t{words[1]} << 32 | words[0];
 }
 
 /// Largest magnitude of a block's threads, to all of them.
@@ -50,7 +56,7 @@ __device__ std::uint32_t largest_of_block(std::uint32_t magnitude) {
 }
 
 /// One scale for all. Block b takes part b % parts of row b / parts.
-template <ActType kType>
+template <ActType kType, bool kWide>
 __global__ void __launch_bounds__(kUnitThreads) quantize_units(QuantizeArgs args, int parts) {
   const std::int64_t row = blockIdx.x / static_cast<unsigned>(parts);
   const std::int64_t unit =
@@ -60,11 +66,11 @@ __global__ void __launch_bounds__(kUnitThreads) quantize_units(QuantizeArgs args
   if (unit * kUnitColumns >= args.columns) return;
   const ScaleDivider divide_by_scale(*args.given_scale);
   const Unit values = cuda::widen<kType>(load_unit(args.rows + row * args.columns, unit));
-  store_codes(args.codes + row * args.columns, unit, values, divide_by_scale);
+  store_quantized<kWide>(args, row, unit, values, divide_by_scale);
 }
 
 /// A scale for each row. Block b takes row b.
-template <ActType kType>
+template <ActType kType, bool kWide>
 __global__ void __launch_bounds__(kRowThreads) quantize_rows(QuantizeArgs args) {
   const std::int64_t row = blockIdx.x;
   const std::int64_t units = args.columns / kUnitColumns;
@@ -79,8 +85,8 @@ __global__ void __launch_bounds__(kRowThreads) quantize_rows(QuantizeArgs args) 
   if (threadIdx.x == 0) args.row_scale[row] = scale;
   const ScaleDivider divide_by_scale(scale);
   for (std::int64_t unit = threadIdx.x; unit < units; unit += blockDim.x) {
-    store_codes(args.codes + row * args.columns, unit, cuda::widen<kType>(load_unit(from, unit)),
-                divide_by_scale);
+    store_quantized<kWide>(args, row, unit, cuda::widen<kType>(load_unit(from, unit)),
+                           divide_by_scale);
   }
 }
 
@@ -135,17 +141,17 @@ Cut cut_row(std::int64_t columns) {
                            kWarpThreads)};
 }
 
-template <ActType kType>
+template <ActType kType, bool kWide>
 cudaError_t quantize_as(const QuantizeArgs& args, cudaStream_t stream) {
   if (args.given_scale != nullptr) {
     const Cut cut = cut_row(args.columns);
-    return cuda::launch_overlapped(quantize_units<kType>, {args.count * cut.parts, cut.threads},
-                                   stream, args, cut.parts);
+    return cuda::launch_overlapped(quantize_units<kType, kWide>,
+                                   {args.count * cut.parts, cut.threads}, stream, args, cut.parts);
   }
   const std::int64_t threads = std::min<std::int64_t>(
       kRowThreads, cuda::divide_up(args.columns / kUnitColumns, kWarpThreads) * kWarpThreads);
-  return cuda::launch_overlapped(quantize_rows<kType>, {args.count, static_cast<int>(threads)},
-                                 stream, args);
+  return cuda::launch_overlapped(quantize_rows<kType, kWide>,
+                                 {args.count, static_cast<int>(threads)}, stream, args);
 }
 
 template <ActType kType>
@@ -158,8 +164,12 @@ cudaError_t silu_as(const SiluArgs& args, cudaStream_t stream) {
 }  // namespace
 
 cudaError_t enqueue_quantize(ActType type, const QuantizeArgs& args, cudaStream_t stream) {
-  return type == ActType::kFp16 ? quantize_as<ActType::kFp16>(args, stream)
-                                : quantize_as<ActType::kBf16>(args, stream);
+  const auto as = [&](auto wide) {
+    return type == ActType::kFp16
+               ? quantize_as<ActType::kFp16, decltype(wide)::value>(args, stream)
+               : quantize_as<ActType::kBf16, decltype(wide)::value>(args, stream);
+  };
+  return args.codes == nullptr ? as(std::true_type{}) : as(std::false_type{});
 }
 
 cudaError_t enqueue_silu(ActType type, const SiluArgs& args, cudaStream_t stream) {

@@ -158,6 +158,14 @@ TEST_F(Embedded, SharedMemoryFitsTheArchitecture) {
   }
 }
 
+/// What a kernel was compiled to read decides what is written for it.
+TEST_F(Embedded, WideRowsAreThoseOfTransposedWidenedTiles) {
+  for (const EmbeddedKernel& kernel : set_.kernels) {
+    const bool wgmma = kernel.arch == 90 && kernel.tile.transposed;
+    EXPECT_EQ(kernel.wide_rows, wgmma && set_.accumulation == "widened") << kernel.name;
+  }
+}
+
 TEST_F(Embedded, TheTableAsksForWhatWasCompiled) {
   EXPECT_FALSE(set_.tuning.empty());
   for (const TuningEntry& entry : set_.tuning) {

@@ -72,7 +72,8 @@ def align(ids, experts, block_m):
 
 
 def run(random, *, tokens, experts, topk, columns, depth, block_m, block_n, block_k, group_m=1, even_k=None,
-        gemm2=False, weighted=False, per_row=False, per_channel=False, transposed=False, accumulation=2):
+        gemm2=False, weighted=False, per_row=False, per_channel=False, transposed=False, accumulation=2,
+        wide_rows=False):
     """One GEMM with random small integers and powers of two; the kernel's answer and NumPy's."""
     pairs = tokens * topk
     ids = np.concatenate([random.permutation(experts)[:topk] for _ in range(tokens)]) if tokens else np.zeros(0, int)
@@ -90,8 +91,9 @@ def run(random, *, tokens, experts, topk, columns, depth, block_m, block_n, bloc
     tiles = len(tile_experts) * -(-columns // block_n) + spare_tiles
     output = np.full((pairs + 1, columns), np.float16(-77))  # a row behind the last: a guard
 
+    rows = Memory(decode_e4m3(operand).astype(np.float16)) if wide_rows else Memory(operand, "float8_e4m3fn")
     fused_moe.fused_moe_gemm[(tiles,)](
-        Memory(operand, "float8_e4m3fn"), Memory(weights, "float8_e4m3fn"), Memory(output), Memory(operand_scale),
+        rows, Memory(weights, "float8_e4m3fn"), Memory(output), Memory(operand_scale),
         Memory(weight_scale), Memory(routing_weights), Memory(sorted_pairs), Memory(tile_experts),
         Memory(np.array([len(sorted_pairs)], np.int32)), columns, depth, pairs, 1 if gemm2 else topk,
         int(per_row), int(per_channel), group_m, BLOCK_M=block_m, BLOCK_N=block_n, BLOCK_K=block_k,
@@ -121,6 +123,10 @@ CASES = {
     "masks_on_even_k": dict(even_k=False),
     "transposed": dict(transposed=True),
     "transposed_uneven_k_per_channel": dict(transposed=True, depth=80, per_channel=True, per_row=True),
+    "wide_rows": dict(transposed=True, wide_rows=True),
+    "wide_rows_gemm2_per_token": dict(transposed=True, wide_rows=True, gemm2=True, per_row=True),
+    "wide_rows_uneven_k_tall_tiles": dict(transposed=True, wide_rows=True, depth=80, tokens=70, block_m=64),
+    "wide_rows_not_transposed": dict(wide_rows=True),
     "grouped_order": dict(tokens=40, group_m=3, columns=144),
     "group_larger_than_all": dict(tokens=9, group_m=64, columns=144),
     "one_token": dict(tokens=1),
