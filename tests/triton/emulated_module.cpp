@@ -24,8 +24,10 @@ void multiply(const GemmArguments& a, const EmbeddedKernel& kernel, std::int64_t
     const std::int64_t from = pair / a.rows_per_operand;
     for (std::int32_t k = 0; k < a.depth; ++k) {
       const std::int64_t at = from * a.depth + k;
+      const std::int64_t split_at =
+          at - k % kWideSplit + k % kWideSplit / 2 + k % 2 * (kWideSplit / 2);
       operand[static_cast<std::size_t>(k)] =
-          kernel.wide_rows ? decode_fp16(static_cast<const std::uint16_t*>(a.operand)[at])
+          kernel.wide_rows ? decode_fp16(static_cast<const std::uint16_t*>(a.operand)[split_at])
                            : decode_e4m3(static_cast<const std::uint8_t*>(a.operand)[at]);
     }
     const float row_scale = a.operand_scale[from * a.operand_scale_stride];

@@ -40,6 +40,8 @@ constexpr std::array<Wide, 4> kWides{{{false, false}, {true, true}, {true, false
 void check_layer(const LayerCase& made, const SchemeCase& scheme, int block_m, Wide wide,
                  bool exact, std::uint64_t seed) {
   const MoeProblem& problem = made.problem;
+  wide.tokens &= problem.shape.hidden % kWideSplit == 0;
+  wide.hidden &= problem.shape.intermediate % kWideSplit == 0;
   SCOPED_TRACE(fmt::format("{}, block_m {}{}{}{}", testing::describe(seed, problem), block_m,
                            wide.tokens ? ", wide tokens" : "", wide.hidden ? ", wide h" : "",
                            exact ? ", exact" : ""));
@@ -92,6 +94,8 @@ TEST_P(EmulatedTriton, LayersOfManyShapesPass) {
           {40, 8, 48, 80, 5},
           {6, 6, 144, 48, 5},
           {3, 2, 32, 272, 20},
+          {5, 3, 64, 192, 7},
+          {3, 1, 320, 64, 6},
           {8, 2, 32, 32, 0}}) {
       const MoeShape shape{experts, topk, hidden, intermediate, GetParam().act};
       check_layer(testing::synthetic_case(seed, shape, GetParam().scheme, tokens), GetParam(),
@@ -103,7 +107,7 @@ TEST_P(EmulatedTriton, LayersOfManyShapesPass) {
 }
 
 TEST_P(EmulatedTriton, ExactLayersAreExact) {
-  const MoeShape shape{5, 2, 96, 64, GetParam().act};
+  const MoeShape shape{5, 2, 128, 64, GetParam().act};
   for (const Wide wide : kWides) {
     check_layer(testing::exact_case(9, shape, GetParam().scheme, 11), GetParam(), 32, wide, true,
                 9);
@@ -164,12 +168,12 @@ TEST(EmulatedAlign, WritesWhatTheHostDoes) {
   }
 }
 
-/// FP16 rows are the codes' numbers under the same scales.
+/// FP16 rows are the codes' numbers under the same scales, in the order that the kernel reads.
 TEST(EmulatedQuantize, WideRowsAreThoseOfTheCodes) {
   constexpr std::int64_t kRows = 3;
   std::uint64_t seed = 1;
   for (const ActType act : {ActType::kFp16, ActType::kBf16}) {
-    for (const std::int64_t columns : {16, 272, 9000}) {
+    for (const std::int64_t columns : {64, 320, 8256}) {
       for (const bool per_row : {false, true}) {
         const std::int64_t count = kRows * columns;
         const cuda::DeviceBuffer rows(count * 2, "rows"), codes(count, "codes"),
@@ -195,12 +199,16 @@ TEST(EmulatedQuantize, WideRowsAreThoseOfTheCodes) {
         ASSERT_EQ(enqueue_quantize(act, args, nullptr), cudaSuccess);
         cuda::wait(cudaStream_t{}, "quantize");
         for (std::int64_t i = 0; i < count; ++i) {
-          ASSERT_EQ(args.wide[i], encode_fp16(decode_e4m3(codes.as<std::uint8_t>()[i]))) << i;
+          // Of 64 columns the even ones first.
+          const std::int64_t from = i / 64 * 64 + i % 32 * 2 + i % 64 / 32;
+          ASSERT_EQ(args.wide[i], encode_fp16(decode_e4m3(codes.as<std::uint8_t>()[from]))) << i;
         }
         if (per_row) {
           EXPECT_TRUE(
               std::equal(scales.as<float>(), scales.as<float>() + kRows, wide_scales.as<float>()));
         }
+        args.columns = 48;
+        EXPECT_EQ(enqueue_quantize(act, args, nullptr), cudaErrorInvalidValue);
       }
     }
   }

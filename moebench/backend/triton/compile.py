@@ -36,6 +36,8 @@ INTEGERS = ["columns", "depth", "num_pairs", "rows_per_operand", "operand_scale_
 MULTIPLES_OF_16 = ["columns", "depth"]
 ALIGNED = [name for name in POINTERS if name != "padded_rows"]
 
+WIDE_SPLIT = 64  # of FP16 rows; see fused_moe.py
+
 TILE = re.compile(r"m(\d+)n(\d+)k(\d+)w(\d+)s(\d+)(t?)(g?)$")
 
 
@@ -52,7 +54,7 @@ def parse_tile(name):
 def has_wide_rows(arch, tile, accumulation):
     """Whether a tile reads its operand rows as FP16: where they are what wgmma reads from shared memory, which then
     needs no widening there. Elsewhere both operands are widened in registers, and e4m3 is less to read."""
-    return arch == 90 and tile["transposed"] and accumulation == "widened"
+    return arch == 90 and tile["transposed"] and not tile["any_depth"] and accumulation == "widened"
 
 
 def wanted(configs, archs):
@@ -79,11 +81,12 @@ def compile_one(job):
     import fused_moe
 
     tile = parse_tile(name)
+    wide_rows = has_wide_rows(arch, tile, accumulation)
     constants = dict(
         BLOCK_M=tile["block_m"], BLOCK_N=tile["block_n"], BLOCK_K=tile["block_k"],
         EVEN_K=not tile["any_depth"], MUL_ROUTED_WEIGHT=False,
-        ACCUMULATION=ACCUMULATIONS[accumulation], TRANSPOSED=tile["transposed"])
-    wide_rows = has_wide_rows(arch, tile, accumulation)
+        ACCUMULATION=ACCUMULATIONS[accumulation], TRANSPOSED=tile["transposed"],
+        WIDE_SPLIT=WIDE_SPLIT if wide_rows else 0)
     signature = {p: t or f"*{act}" for p, t in POINTERS.items()}
     signature["operand"] = "*fp16" if wide_rows else "*fp8e4nv"
     signature.update({p: "i32" for p in INTEGERS})
@@ -158,7 +161,8 @@ def write_cpp(path, manifest, configs):
              f'    ".incbin \\"{path.parent.resolve()}/cubins.bin\\"\\n"',
              '    ".size moebench_triton_cubins, . - moebench_triton_cubins\\n.text\\n");',
              'extern "C" const std::byte moebench_triton_cubins[];', "",
-             "namespace moebench::triton {", "namespace {", "", "const EmbeddedKernel kKernels[] = {"]
+             "namespace moebench::triton {", "namespace {", "",
+             f"static_assert(kWideSplit == {WIDE_SPLIT});", "", "const EmbeddedKernel kKernels[] = {"]
     for k in manifest["kernels"]:
         lines.append(f"    {{{text(k['name'])}, {text(k['symbol'])}, {k['arch']}, ActType::{ACTS[k['act']]}, {tile(k)}, "
                      f"{flag(k['wide_rows'])}, {k['shared_bytes']}, {text(k['sha256'])}, {k['offset']}, {k['size']}}},")

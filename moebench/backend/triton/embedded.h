@@ -24,13 +24,17 @@ struct TileConfig {
   friend bool operator==(const TileConfig&, const TileConfig&) = default;
 };
 
+/// FP16 rows have of every so many columns the even ones first, then the odd ones: WIDE_SPLIT of
+/// fused_moe.py. Depths are multiples of it.
+inline constexpr std::int64_t kWideSplit = 64;
+
 struct EmbeddedKernel {
   std::string_view name;  ///< of this piece: "fused_moe_gemm_m16n128k128w4s4_fp16_sm90"
   std::string_view symbol;
   int arch = 0;  ///< 90: compute capability 9.0
   ActType act = ActType::kFp16;
   TileConfig tile;
-  bool wide_rows = false;  ///< reads operand rows as FP16, else as e4m3 codes
+  bool wide_rows = false;  ///< reads operand rows as FP16, split; else as e4m3 codes
   int shared_bytes = 0;
   std::string_view sha256;  ///< of the piece, in hexadecimal
   std::size_t offset = 0;   ///< in EmbeddedSet::cubins

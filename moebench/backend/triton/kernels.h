@@ -28,7 +28,7 @@ struct QuantizeArgs {
   std::int64_t count;
   std::int64_t columns;      ///< multiple of 16
   std::uint8_t* codes;       ///< e4m3 [count][columns]; null: `wide` is written
-  std::uint16_t* wide;       ///< the codes' numbers as FP16, which is exact
+  std::uint16_t* wide;       ///< their numbers as FP16, split by kWideSplit
   const float* given_scale;  ///< one scale for all: [1]; null: one for each row, written
   float* row_scale;          ///< [count]
 };

@@ -18,7 +18,7 @@ namespace moebench::triton {
 
 /// The arguments of fused_moe_gemm; see fused_moe.py.
 struct GemmArguments {
-  const void* operand;  ///< FP16 where the kernel has wide_rows, else e4m3 codes
+  const void* operand;  ///< as EmbeddedKernel::wide_rows says
   const std::uint8_t* weights;
   std::uint16_t* output;
   const float* operand_scale;

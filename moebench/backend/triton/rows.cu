@@ -4,6 +4,7 @@
 
 #include "moebench/backend/cuda/forward_launch.h"
 #include "moebench/backend/cuda/quantize.cuh"
+#include "moebench/backend/triton/embedded.h"
 #include "moebench/backend/triton/kernels.h"
 
 namespace moebench::triton {
@@ -32,7 +33,17 @@ __device__ void store_quantized(const QuantizeArgs& args, std::int64_t row, std:
                                 const Unit& values, const ScaleDivider& divide_by_scale) {
   const std::int64_t at = row * args.columns + unit * kUnitColumns;
   if constexpr (kWide) {
-    *reinterpret_cast<uint4*>(args.wide + at) = cuda::through_fp8(values, divide_by_scale);
+    Unit split;
+#pragma unroll
+    for (int i = 0; i < kUnitColumns; ++i) {
+      split.values[i] = values.values[2 * i % kUnitColumns + 2 * i / kUnitColumns];
+    }
+    const uint4 numbers = cuda::through_fp8(split, divide_by_scale);
+    const std::int64_t in_split = at % kWideSplit;
+    std::uint16_t* const even = args.wide + (at - in_split) + in_split / 2;
+    *reinterpret_cast<std::uint64_t*>(even) = std::uint64_t{numbers.y} << 32 | numbers.x;
+    *reinterpret_cast<std::uint64_t*>(even + kWideSplit / 2) =
+        std::uint64_t{numbers.w} << 32 | numbers.z;
   } else {
     std::uint32_t words[2];
 #pragma unroll
@@ -164,6 +175,7 @@ cudaError_t silu_as(const SiluArgs& args, cudaStream_t stream) {
 }  // namespace
 
 cudaError_t enqueue_quantize(ActType type, const QuantizeArgs& args, cudaStream_t stream) {
+  if (args.codes == nullptr && args.columns % kWideSplit != 0) return cudaErrorInvalidValue;
   const auto as = [&](auto wide) {
     return type == ActType::kFp16
                ? quantize_as<ActType::kFp16, decltype(wide)::value>(args, stream)

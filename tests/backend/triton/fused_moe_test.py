@@ -60,6 +60,11 @@ def decode_e4m3(codes):
     return np.where(codes & 0x80, -magnitude, magnitude)
 
 
+def split(rows):
+    """Of every 64 columns the even ones first, then the odd ones."""
+    return rows.reshape(len(rows), -1, 32, 2).swapaxes(2, 3).reshape(rows.shape)
+
+
 def align(ids, experts, block_m):
     """Pairs sorted by expert, each expert's padded to block_m with the number of pairs."""
     pairs, tiles = [], []
@@ -91,14 +96,14 @@ def run(random, *, tokens, experts, topk, columns, depth, block_m, block_n, bloc
     tiles = len(tile_experts) * -(-columns // block_n) + spare_tiles
     output = np.full((pairs + 1, columns), np.float16(-77))  # a row behind the last: a guard
 
-    rows = Memory(decode_e4m3(operand).astype(np.float16)) if wide_rows else Memory(operand, "float8_e4m3fn")
+    rows = Memory(split(decode_e4m3(operand)).astype(np.float16)) if wide_rows else Memory(operand, "float8_e4m3fn")
     fused_moe.fused_moe_gemm[(tiles,)](
         rows, Memory(weights, "float8_e4m3fn"), Memory(output), Memory(operand_scale),
         Memory(weight_scale), Memory(routing_weights), Memory(sorted_pairs), Memory(tile_experts),
         Memory(np.array([len(sorted_pairs)], np.int32)), columns, depth, pairs, 1 if gemm2 else topk,
         int(per_row), int(per_channel), group_m, BLOCK_M=block_m, BLOCK_N=block_n, BLOCK_K=block_k,
         EVEN_K=depth % block_k == 0 if even_k is None else even_k, MUL_ROUTED_WEIGHT=weighted,
-        ACCUMULATION=accumulation, TRANSPOSED=transposed)
+        ACCUMULATION=accumulation, TRANSPOSED=transposed, WIDE_SPLIT=64 if wide_rows else 0)
 
     expected = np.full_like(output, np.float16(-77))
     for pair in range(pairs):
@@ -111,6 +116,7 @@ def run(random, *, tokens, experts, topk, columns, depth, block_m, block_n, bloc
 
 
 SMALL = dict(tokens=5, experts=4, topk=2, columns=48, depth=64, block_m=16, block_n=32, block_k=32)
+WIDE = dict(transposed=True, wide_rows=True, depth=192, block_k=64)
 CASES = {
     "per_tensor": {},
     "gemm2": dict(gemm2=True),
@@ -123,10 +129,10 @@ CASES = {
     "masks_on_even_k": dict(even_k=False),
     "transposed": dict(transposed=True),
     "transposed_uneven_k_per_channel": dict(transposed=True, depth=80, per_channel=True, per_row=True),
-    "wide_rows": dict(transposed=True, wide_rows=True),
-    "wide_rows_gemm2_per_token": dict(transposed=True, wide_rows=True, gemm2=True, per_row=True),
-    "wide_rows_uneven_k_tall_tiles": dict(transposed=True, wide_rows=True, depth=80, tokens=70, block_m=64),
-    "wide_rows_not_transposed": dict(wide_rows=True),
+    "wide_rows": dict(WIDE),
+    "wide_rows_gemm2_per_token": dict(WIDE, gemm2=True, per_row=True),
+    "wide_rows_many_steps_tall_tiles": dict(WIDE, depth=512, block_k=128, tokens=70, block_m=64),
+    "wide_rows_blocks_of_two_splits_per_channel": dict(WIDE, depth=256, block_k=128, per_channel=True),
     "grouped_order": dict(tokens=40, group_m=3, columns=144),
     "group_larger_than_all": dict(tokens=9, group_m=64, columns=144),
     "one_token": dict(tokens=1),
