@@ -9,21 +9,18 @@ namespace moebench::cuda {
 template <WeightKind kind>
 class Producer {
  public:
-  __device__ Producer(const GemmArgs& args, const Ring& ring)
-      : args_(args),
-        ring_(ring),
-        once_(ptx::policy_evict_first()),
-        again_(ptx::policy_evict_normal()) {}
+  __device__ Producer(const GemmArgs& args, const Ring& ring) : args_(args), ring_(ring) {}
 
   /// One thread does all of this.
   __device__ void run() {
     // Weights depend on no kernel before this one: the ring is filled with them while that one may
     // still run.
     for (WorkList work(args_); !work.done() && prefilled_ < ring_.stages; work.next()) {
+      WeightStream weights(args_, work);
 #pragma unroll 1
       for (int chunk = work.first_chunk; chunk < work.last_chunk && prefilled_ < ring_.stages;
            ++chunk, ++prefilled_) {
-        load_weights(work, chunk, at_.stage);
+        load_weights(weights, work);
         at_.advance(ring_.stages);
       }
     }
@@ -44,33 +41,62 @@ class Producer {
     if (sums.gives) wait_for_value(args_.hand_over + 1 + sums.slot, sums.full - 1);
     // The ring is not as deep as there are descriptions: nobody reads this one any more.
     describe(work, sums);
+    WeightStream weights(args_, work);
+    const std::int64_t rows = work.entry.tile_rows;
+    const auto operand_bytes = static_cast<std::uint32_t>(rows * kOperandChunkBytes);
+    const std::uint8_t* operand =
+        args_.operand +
+        (work.entry.first_row + work.tile * rows) * args_.geometry.chunks * kOperandChunkBytes +
+        work.first_chunk * rows * kOperandChunkBytes;
 #pragma unroll 1
     for (int chunk = work.first_chunk; chunk < work.last_chunk; ++chunk) {
       if (prefilled_ > 0) {
         --prefilled_;
+        weights.next += kWeightChunkBytes<kind>;
       } else {
         // A stage that was never used is empty.
         ptx::barrier_wait(ring_.empty_at(at_.stage), at_.phase ^ 1);
-        load_weights(work, chunk, at_.stage);
+        load_weights(weights, work);
       }
-      load_operand(work, chunk, at_.stage);
+      const std::uint32_t full = ring_.full_at(at_.stage);
+      ptx::copy_to_shared(ring_.at(at_.stage) + kTileBlocks * kWeightChunkBytes<kind>, operand,
+                          operand_bytes, full);
+      operand += operand_bytes;
+      ptx::barrier_arrive(full);  // the second of two: what describe() wrote is there
       at_.advance(ring_.stages);
     }
   }
-  __device__ void load_weights(const TileWork& work, int chunk, int stage) const {
-    const int blocks = blocks_of(args_, work.row_tile);
-    ptx::barrier_expect(ring_.full_at(stage), blocks * kWeightChunkBytes<kind> +
-                                                  work.entry.tile_rows * kOperandChunkBytes);
-    const std::uint64_t policy = work.entry.tiles == 1 ? once_ : again_;
-    const std::uint8_t* from = args_.weights + work.entry.expert * args_.geometry.expert_bytes() +
-                               work.row_tile * kTileBlocks * args_.geometry.block_bytes() +
-                               chunk * kWeightChunkBytes<kind>;
-#pragma unroll 1
-    for (int block = 0; block < blocks; ++block) {
-      ptx::copy_to_shared(ring_.at(stage) + block * kWeightChunkBytes<kind>,
-                          from + block * args_.geometry.block_bytes(), kWeightChunkBytes<kind>,
-                          ring_.full_at(stage), policy);
+
+  /// The chunks of a tile's blocks. An instruction of the producer is one that the consumers on the
+  /// same scheduler wait for: addresses are counted on, not multiplied.
+  struct WeightStream {
+    __device__ WeightStream(const GemmArgs& args, const TileWork& work)
+        : next(args.weights + work.entry.expert * args.geometry.expert_bytes() +
+               work.row_tile * kTileBlocks * args.geometry.block_bytes() +
+               work.first_chunk * kWeightChunkBytes<kind>),
+          block_bytes(args.geometry.block_bytes()),
+          policy(work.entry.tiles == 1 ? ptx::policy_evict_first() : ptx::policy_evict_normal()),
+          blocks(blocks_of(args, work.row_tile)) {}
+    const std::uint8_t* next;
+    std::int64_t block_bytes;
+    std::uint64_t policy;
+    int blocks;
+  };
+  /// The next chunk, into the stage at hand.
+  __device__ void load_weights(WeightStream& stream, const TileWork& work) const {
+    const std::uint32_t full = ring_.full_at(at_.stage);
+    ptx::barrier_expect(
+        full, stream.blocks * kWeightChunkBytes<kind> + work.entry.tile_rows * kOperandChunkBytes);
+    std::uint32_t to = ring_.at(at_.stage);
+    const std::uint8_t* from = stream.next;
+#pragma unroll
+    for (int block = 0; block < kTileBlocks; ++block) {
+      if (block < stream.blocks)
+        ptx::copy_to_shared(to, from, kWeightChunkBytes<kind>, full, stream.policy);
+      to += kWeightChunkBytes<kind>;
+      from += stream.block_bytes;
     }
+    stream.next += kWeightChunkBytes<kind>;
   }
   __device__ void describe(const TileWork& work, const TileWork::HandOver& sums) {
     const ExpertTiles& entry = work.entry;
@@ -88,21 +114,9 @@ class Producer {
     slot.slot_full = sums.full;
     ring_.tiles[number_++ % kTileSlots] = slot;
   }
-  __device__ void load_operand(const TileWork& work, int chunk, int stage) const {
-    const std::int64_t rows = work.entry.tile_rows;
-    const std::uint8_t* from =
-        args_.operand +
-        (work.entry.first_row + work.tile * rows) * args_.geometry.chunks * kOperandChunkBytes +
-        chunk * rows * kOperandChunkBytes;
-    ptx::copy_to_shared(ring_.at(stage) + kTileBlocks * kWeightChunkBytes<kind>, from,
-                        work.entry.tile_rows * kOperandChunkBytes, ring_.full_at(stage), again_);
-    ptx::barrier_arrive(ring_.full_at(stage));  // the second of two: what describe() wrote is there
-  }
 
   const GemmArgs& args_;
   const Ring& ring_;
-  std::uint64_t once_;
-  std::uint64_t again_;
   RingPosition at_;
   int prefilled_ = 0;  ///< stages that have their weights already
   int number_ = 0;     ///< tiles

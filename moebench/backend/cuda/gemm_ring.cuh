@@ -131,38 +131,33 @@ class WorkList : public TileWork {
 class PieceList : public TileWork {
  public:
   __device__ explicit PieceList(const GemmArgs& args)
-      : args_(args),
-        shape_(piece_shape(args.work, args.grid)),
-        count_(args.plan->shared[args.gemm].piece_tiles * args.work.row_tiles * shape_.parts),
-        at_{args.plan->shared[args.gemm].entries, 0} {}
+      : args_(args), at_{args.plan->shared[args.gemm].entries, 0} {}
   /// False: there are none left.
   __device__ bool take() {
+    // Computed each time: the producer has few registers.
+    const PieceShape shape = piece_shape(args_.work, ptx::known_here(args_.grid));
     const std::int32_t piece = atomicAdd(args_.hand_over, 1);
-    if (piece >= count_) return false;
-    const Piece found = find_piece(args_.entries, args_.work, shape_.parts, piece, at_);
+    const std::int32_t tiles = args_.plan->shared[args_.gemm].piece_tiles;
+    if (piece >= tiles * args_.work.row_tiles * shape.parts) return false;
+    const Piece found = find_piece(args_.entries, args_.work, shape.parts, piece, at_);
     entry = args_.entries[found.entry];
     row_tile = found.row_tile;
     tile = found.tile;
-    first_chunk = found.part * shape_.depth;
-    const std::int32_t others = shape_.parts - 1;
+    first_chunk = found.part * shape.depth;
+    last_chunk = min(first_chunk + shape.depth, args_.work.chunks);
     // The part that is taken last waits for the others: they are under way already, or done.
+    const std::int32_t others = shape.parts - 1;
     sums.gives = found.part < others;
     sums.adds = sums.gives ? 0 : others;
-    const std::int32_t first = piece / shape_.parts * others + (sums.gives ? found.part : 0);
+    const std::int32_t first = piece / shape.parts * others + (sums.gives ? found.part : 0);
     sums.slot = args_.grid + first % args_.grid;
     sums.full = first / args_.grid * 2 + 1;
-    last_chunk = min(first_chunk + shape_.depth, args_.work.chunks);
     return true;
   }
   HandOver sums{};
-  bool gives = false;     ///< the sums, as the given-th of all
-  std::int32_t adds = 0;  ///< sums of other parts, from the given-th on
-  std::int32_t given = 0;
 
  private:
   const GemmArgs& args_;
-  PieceShape shape_;
-  std::int32_t count_;
   PieceCursor at_;
 };
 

@@ -57,6 +57,14 @@ __device__ inline void copy_to_shared(std::uint32_t to, const void* from, std::u
       "l"(from), "r"(bytes), "r"(barrier), "l"(policy)
       : "memory");
 }
+__device__ inline void copy_to_shared(std::uint32_t to, const void* from, std::uint32_t bytes,
+                                      std::uint32_t barrier) {
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::
+          "r"(to),
+      "l"(from), "r"(bytes), "r"(barrier)
+      : "memory");
+}
 __device__ inline std::uint64_t policy_evict_first() {
   std::uint64_t policy;
   asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));

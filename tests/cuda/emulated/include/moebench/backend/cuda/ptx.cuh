@@ -31,6 +31,10 @@ inline void copy_to_shared(std::uint32_t to, const void* from, std::uint32_t byt
                            std::uint32_t barrier, std::uint64_t) {
   emulated::copy_to_shared(to, from, bytes, barrier);
 }
+inline void copy_to_shared(std::uint32_t to, const void* from, std::uint32_t bytes,
+                           std::uint32_t barrier) {
+  emulated::copy_to_shared(to, from, bytes, barrier);
+}
 inline std::uint64_t policy_evict_first() { return 0; }
 inline std::uint64_t policy_evict_normal() { return 0; }
 inline uint4 load_shared_16(std::uint32_t address) {
