@@ -133,10 +133,11 @@ class Consumer {
     return operand_descriptor(
         ptx::same_in_warp(ring_.at(stage) + kTileBlocks * kWeightChunkBytes<kind>));
   }
-  /// Gives a stage back, if `stage` >= 0. Without a branch: one inside the pipeline makes ptxas
-  /// serialise the wgmmas.
+  /// Gives a stage back, if `stage` >= 0. Every lane does, because every lane has read from it: one
+  /// arrival a warp costs no less and leaves the others' reads unordered. Without a branch: one
+  /// inside the pipeline makes ptxas serialise the wgmmas.
   __device__ __forceinline__ void release(int stage) const {
-    ptx::barrier_arrive_if(ring_.empty_at(stage), thread_ % 32 == 0 && stage >= 0);
+    ptx::barrier_arrive_if(ring_.empty_at(stage), stage >= 0);
   }
 
   /// A block that the matrix lacks is multiplied like the others, with whatever the ring holds; its
@@ -539,7 +540,7 @@ __global__ void __launch_bounds__(kGemmThreads, 1)
   if (threadIdx.x == 0) {
     for (int stage = 0; stage < ring.stages; ++stage) {
       ptx::barrier_init(ring.full_at(stage), 2);
-      ptx::barrier_init(ring.empty_at(stage), kConsumerWarps);
+      ptx::barrier_init(ring.empty_at(stage), kConsumerThreads);
     }
     ptx::barrier_init_fence();
   }
