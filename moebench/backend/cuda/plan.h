@@ -159,7 +159,7 @@ struct PieceShape {
 };
 
 /// Adding the sums of parts costs time, a piece that takes long an uneven end: tiles are only cut
-/// where they are deep. Two parts of 56 chunks were up to 7 % faster than four, and 1 % than one
+/// where they are deep. Two parts of 56 chunks were up to 5 % faster than four, and 1 % than one
 /// (H100, 16 to 2048 tokens). Never into more parts than thread blocks.
 MOEBENCH_HOST_DEVICE constexpr PieceShape piece_shape(const WorkShape& shape, int grid) {
   constexpr int kDepth = 28;
@@ -200,7 +200,7 @@ struct Piece {
 
 /// Where a search for pieces stands that only goes forward.
 struct PieceCursor {
-  std::int32_t entry;  ///< at the beginning header.shared_entries
+  std::int32_t entry;  ///< at the beginning shared.entries
   std::int32_t first;  ///< its first piece
 };
 
