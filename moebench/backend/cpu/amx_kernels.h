@@ -26,7 +26,7 @@ inline constexpr std::int64_t kTileRowBytes = 64;
 inline constexpr std::int64_t kTileBytes = kPanelRows * kTileRowBytes;
 inline constexpr std::int64_t kTileSteps = 2;                   ///< steps of a tile: 32 k
 inline constexpr std::int64_t kTileStepBytes = 2 * kTileBytes;  ///< both panels
-inline constexpr std::int64_t kBlockTileSteps = 2;              ///< expanded at a time: a chunk
+inline constexpr std::int64_t kBlockTileSteps = 2;              ///< expanded ahead: a chunk
 inline constexpr std::int64_t kBlockBytes = kBlockTileSteps * kTileStepBytes;
 inline constexpr std::int64_t kTileStepDepth = kTileSteps * kStepDepth;
 
@@ -42,12 +42,8 @@ inline constexpr int kIntegerTokens = 8;
 /// FP16 tokens and NVFP4 weights up to this many in FP32 instead of two products of tiles: 42 ms
 /// against 76 at 1 token an expert, 51 against 50 at 2.
 inline constexpr int kFp32Tokens = 1;
-/// Of 2 MB of second-level cache: what the tokens of an expert may take for its weights to be
-/// expanded slab by slab, once for all tiles, and how many tiles make that worth while.
+/// Of 2 MB of second-level cache: what the tokens of an expert may take while expanded slabs pass.
 inline constexpr std::int64_t kCachedOperandBytes = std::int64_t{1} << 20;
-inline constexpr std::int64_t kExpandFromTiles = 4;
-/// Otherwise: packed weights that stay in that cache while the tiles pass one after the other.
-inline constexpr std::int64_t kSlabBlockBytes = std::int64_t{1} << 20;
 
 /// Memory operand of LDTILECFG.
 struct alignas(64) TileConfig {
@@ -108,112 +104,152 @@ alignas(64) inline constexpr std::int8_t kScaleToWords[64] = {
     -1, 5,  -1, 6,  -1, 6,  -1, 7,  -1, 7,  -1, 8,  -1, 8,  -1, 9,  -1, 9,  -1, 10, -1, 10,
     -1, 11, -1, 11, -1, 12, -1, 12, -1, 13, -1, 13, -1, 14, -1, 14, -1, 15, -1, 15};
 
+/// A tile step is expanded in so many units, and multiplied in as many: in turn, because the CPU
+/// does not look far enough ahead to run one's expansion beside the other's products (16 tokens:
+/// 250 cycles a tile step one after the other, 164 in turn; 32 tokens: 369 and 147).
+inline constexpr int kUnits = 8;
+
+/// Weights::expand_unit<i> writes an eighth of the B tiles [panel][16 pairs][16 rows] of tile step
+/// `tile_step` of a block.
 template <class Tiles>
 struct Nvfp4Weights {
-  /// Writes the B tiles of block `block`: [tile step][panel][16 pairs][16 rows].
-  static void expand_block(const std::uint8_t* slab, std::int64_t /*steps*/, std::int64_t block,
-                           std::uint8_t* out) {
-    const std::uint8_t* chunk = slab + block * kChunkBytes;
+  static constexpr std::int64_t kBlockSourceBytes = kChunkBytes;
+
+  /// A unit: a step, a panel, a vector of four pairs.
+  template <int kUnit, int kTileStep>
+  MOEBENCH_INLINE static void expand_unit(const std::uint8_t* chunk, std::uint8_t* out) {
+    constexpr int kStep = kTileStep * kTileSteps + kUnit / 4;
+    constexpr int kPanel = kUnit / 2 % 2;
+    constexpr int kVector = kUnit % 2;
+    const std::uint8_t* from =
+        chunk + kStep * kNvfp4StepBytes + kPanel * kNvfp4PanelStepBytes + kVector * kCacheLine;
+    __builtin_prefetch(from + kPrefetchBytes);
+    const std::uint8_t* scales =
+        chunk + kChunkScales + kStep * kScaleStepBytes + kPanel * kPanelRows;
+    if (kUnit == 0) __builtin_prefetch(scales + kPrefetchBytes);
+    const __m128i codes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(scales));
+    const __m512i scale = _mm512_srli_epi16(
+        _mm512_shuffle_epi8(_mm512_broadcast_i32x4(codes), _mm512_load_si512(kScaleToWords)), 1);
+    const __m512i values = _mm512_loadu_si512(from);
     const __m512i table = _mm512_load_si512(kE2m1Times256Fp16);
-    const __m512i scale_order = _mm512_load_si512(kScaleToWords);
-    prefetch_ahead<kChunkBytes>(chunk);
-    for (std::int64_t step = 0; step < kChunkSteps; ++step) {
-      unroll<2>([&](auto panel) MOEBENCH_INLINE {
-        const __m128i codes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(
-            chunk + kChunkScales + step * kScaleStepBytes + panel.kValue * kPanelRows));
-        const __m512i scale =
-            _mm512_srli_epi16(_mm512_shuffle_epi8(_mm512_broadcast_i32x4(codes), scale_order), 1);
-        std::uint8_t* to = out + step / kTileSteps * kTileStepBytes + panel.kValue * kTileBytes +
-                           step % kTileSteps * (kTileBytes / kTileSteps);
-        unroll<2>([&](auto vector) MOEBENCH_INLINE {
-          const __m512i values =
-              _mm512_loadu_si512(chunk + step * kNvfp4StepBytes +
-                                 panel.kValue * kNvfp4PanelStepBytes + vector.kValue * kCacheLine);
-          unroll<4>([&](auto j) MOEBENCH_INLINE {
-            const __m512i e2m1 =
-                _mm512_permutexvar_epi16(_mm512_srli_epi16(values, 4 * j.kValue), table);
-            _mm512_store_si512(to + (4 * vector.kValue + j.kValue) * kTileRowBytes,
-                               fp16_to_low_bf16(Tiles::multiply_fp16(e2m1, scale)));
-          });
-        });
-      });
-    }
+    out += kPanel * kTileBytes + (kUnit / 4 * kPairsPerStep + 4 * kVector) * kTileRowBytes;
+    unroll<4>([&](auto j) MOEBENCH_INLINE {
+      const __m512i e2m1 = _mm512_permutexvar_epi16(_mm512_srli_epi16(values, 4 * j.kValue), table);
+      _mm512_store_si512(out + j.kValue * kTileRowBytes,
+                         fp16_to_low_bf16(Tiles::multiply_fp16(e2m1, scale)));
+    });
   }
 };
 
 template <class Tiles>
 struct Fp8Weights {
-  static void expand_block(const std::uint8_t* slab, std::int64_t steps, std::int64_t block,
-                           std::uint8_t* out) {
-    constexpr std::int64_t kBlockSteps = kBlockTileSteps * kTileSteps;
+  static constexpr std::int64_t kBlockSourceBytes = kBlockTileSteps * kTileSteps * kFp8StepBytes;
+
+  /// A unit: a step, a panel, two vectors of two pairs.
+  template <int kUnit, int kTileStep>
+  MOEBENCH_INLINE static void expand_unit(const std::uint8_t* block, std::uint8_t* out) {
+    constexpr int kStep = kTileStep * kTileSteps + kUnit / 4;
+    constexpr int kPanel = kUnit / 2 % 2;
+    constexpr int kHalf = kUnit % 2;
     const __m512i zeros = _mm512_setzero_si512();
     const __m512i magnitude = _mm512_set1_epi16(static_cast<std::int16_t>(kE4m3AsFp16Mask));
     const __m512i factor = _mm512_set1_epi16(0x5C00);  // 256
-    const std::int64_t first = block * kBlockSteps;
-    const std::int64_t left = steps - first;
-    const std::uint8_t* values = slab + first * kFp8StepBytes;
-    for (std::int64_t step = 0; step < kBlockSteps; ++step, values += kFp8StepBytes) {
-      std::uint8_t* to =
-          out + step / kTileSteps * kTileStepBytes + step % kTileSteps * (kTileBytes / kTileSteps);
-      if (step >= left) {  // the other half of the last tile step
-        if (step % kTileSteps == 0) return;
-        unroll<2 * kPairsPerStep>([&](auto i) MOEBENCH_INLINE {
-          _mm512_store_si512(
-              to + i.kValue / kPairsPerStep * kTileBytes + i.kValue % kPairsPerStep * kTileRowBytes,
-              zeros);
-        });
-        return;
-      }
-      prefetch_ahead<kFp8StepBytes>(values);
-      unroll<2>([&](auto panel) MOEBENCH_INLINE {
-        unroll<4>([&](auto q) MOEBENCH_INLINE {
-          const __m512i codes = _mm512_loadu_si512(values + panel.kValue * kFp8PanelStepBytes +
-                                                   q.kValue * kCacheLine);
-          const auto store = [&](int pair, __m512i words) MOEBENCH_INLINE {
-            const __m512i fp16 = _mm512_and_si512(_mm512_srai_epi16(words, 1), magnitude);
-            _mm512_store_si512(to + panel.kValue * kTileBytes + pair * kTileRowBytes,
-                               fp16_to_low_bf16(Tiles::multiply_fp16(fp16, factor)));
-          };
-          store(2 * q.kValue, _mm512_unpacklo_epi8(zeros, codes));
-          store(2 * q.kValue + 1, _mm512_unpackhi_epi8(zeros, codes));
-        });
-      });
-    }
+    block += kStep * kFp8StepBytes + kPanel * kFp8PanelStepBytes + kHalf * 2 * kCacheLine;
+    out += kPanel * kTileBytes + (kUnit / 4 * kPairsPerStep + 4 * kHalf) * kTileRowBytes;
+    unroll<2>([&](auto vector) MOEBENCH_INLINE {
+      const std::uint8_t* from = block + vector.kValue * kCacheLine;
+      __builtin_prefetch(from + kPrefetchBytes);
+      const __m512i codes = _mm512_loadu_si512(from);
+      const auto store = [&](int pair, __m512i words) MOEBENCH_INLINE {
+        const __m512i fp16 = _mm512_and_si512(_mm512_srai_epi16(words, 1), magnitude);
+        _mm512_store_si512(out + (2 * vector.kValue + pair) * kTileRowBytes,
+                           fp16_to_low_bf16(Tiles::multiply_fp16(fp16, factor)));
+      };
+      store(0, _mm512_unpacklo_epi8(zeros, codes));
+      store(1, _mm512_unpackhi_epi8(zeros, codes));
+    });
   }
 };
 
-/// Expands one block ahead of the products, so that a tile is loaded long after it was stored.
+/// The tile steps of a block, of which the slab has `steps` steps left: an odd one is filled up
+/// with zeros.
+template <class Weights>
+void expand_block(const std::uint8_t* from, std::int64_t steps, std::uint8_t* out) {
+  unroll<kBlockTileSteps>([&](auto tile_step) MOEBENCH_INLINE {
+    constexpr int kFirst = tile_step.kValue * kTileSteps;
+    std::uint8_t* to = out + tile_step.kValue * kTileStepBytes;
+    unroll<kUnits>([&](auto unit) MOEBENCH_INLINE {
+      constexpr int kStep = kFirst + unit.kValue / 4;
+      if (kStep < steps) {
+        Weights::template expand_unit<unit.kValue, tile_step.kValue>(from, to);
+      } else if (kFirst < steps) {
+        std::uint8_t* rows = to + unit.kValue / 2 % 2 * kTileBytes +
+                             (kPairsPerStep + unit.kValue % 2 * 4) * kTileRowBytes;
+        unroll<4>([&](auto row) MOEBENCH_INLINE {
+          _mm512_store_si512(rows + row.kValue * kTileRowBytes, _mm512_setzero_si512());
+        });
+      }
+    });
+  });
+}
+
+/// Expands one block ahead of the products, so that a tile is loaded long after it was stored: to
+/// args.expanded, or, where that is null, to a ring.
 template <class Weights>
 class ExpandingSource {
  public:
-  explicit ExpandingSource(const TileArgs& args, std::int64_t blocks)
-      : slab_(args.slab), steps_(args.steps), blocks_(blocks) {
-    Weights::expand_block(slab_, steps_, 0, ring_[0]);
+  explicit ExpandingSource(const TileArgs& args)
+      : next_(args.slab),
+        left_(args.steps),
+        kept_(args.expanded),
+        out_(kept_ != nullptr ? kept_ : ring_[0]) {
+    expand_whole();
   }
-  const std::uint8_t* block(std::int64_t index) {
-    if (index + 1 < blocks_) {
-      Weights::expand_block(slab_, steps_, index + 1, ring_[(index + 1) % 2]);
-    }
-    return ring_[index % 2];
+  /// The block that was expanded last. Then the next one may be.
+  const std::uint8_t* take() {
+    std::uint8_t* block = out_;
+    out_ = kept_ != nullptr ? out_ + kBlockBytes : ring_[out_ == ring_[0] ? 1 : 0];
+    return block;
+  }
+  [[nodiscard]] bool next_is_whole() const { return left_ >= kBlockTileSteps * kTileSteps; }
+  template <int kUnit, int kTileStep>
+  MOEBENCH_INLINE void expand_unit() {
+    Weights::template expand_unit<kUnit, kTileStep>(next_, out_ + kTileStep * kTileStepBytes);
+  }
+  void expand_whole() {
+    if (left_ > 0) expand_block<Weights>(next_, left_, out_);
+    advance();
+  }
+  void advance() {
+    next_ += Weights::kBlockSourceBytes;
+    left_ -= kBlockTileSteps * kTileSteps;
   }
 
  private:
-  const std::uint8_t* slab_;
-  std::int64_t steps_;
-  std::int64_t blocks_;
+  const std::uint8_t* next_;
+  std::int64_t left_;  ///< steps from next_ on
+  std::uint8_t* kept_;
+  std::uint8_t* out_;
   alignas(64) std::uint8_t ring_[2][kBlockBytes];
 };
 
+/// Blocks that an ExpandingSource has kept.
 class ExpandedSource {
  public:
-  explicit ExpandedSource(const TileArgs& args, std::int64_t /*blocks*/)
-      : expanded_(args.expanded) {}
-  [[nodiscard]] const std::uint8_t* block(std::int64_t index) const {
-    return expanded_ + index * kBlockBytes;
+  explicit ExpandedSource(const TileArgs& args) : next_(args.expanded) {}
+  const std::uint8_t* take() {
+    const std::uint8_t* block = next_;
+    next_ += kBlockBytes;
+    return block;
   }
+  [[nodiscard]] bool next_is_whole() const { return true; }
+  template <int kUnit, int kTileStep>
+  MOEBENCH_INLINE void expand_unit() {}
+  void expand_whole() {}
+  void advance() {}
 
  private:
-  const std::uint8_t* expanded_;
+  const std::uint8_t* next_;
 };
 
 constexpr std::int64_t tile_steps(std::int64_t steps) {
@@ -239,19 +275,36 @@ class TileSums {
     unroll<4>([](auto tile) MOEBENCH_INLINE { Tiles::template zero<tile.kValue>(); });
   }
   [[nodiscard]] std::int64_t operand_step_bytes() const { return kParts * tokens_ * kTileRowBytes; }
-  /// `count` tile steps of weights and activations.
-  MOEBENCH_INLINE void add(const std::uint8_t* weights, const std::byte* operand,
-                           std::int64_t count) {
-    for (std::int64_t step = 0; step < count; step += 2) {
-      add_step<0>(weights, operand);
+
+  /// A block's products, in turn with the expansion of the next one.
+  template <class Source>
+  MOEBENCH_INLINE void add_block(Source& source, const std::byte* operand) const {
+    const std::uint8_t* weights = source.take();
+    unroll<kBlockTileSteps>([&](auto tile_step) MOEBENCH_INLINE {
+      unroll<kUnits>([&](auto unit) MOEBENCH_INLINE {
+        multiply_unit<tile_step.kValue, unit.kValue>(weights, operand);
+        source.template expand_unit<unit.kValue, tile_step.kValue>();
+      });
       weights += kTileStepBytes;
       operand += operand_step_bytes();
-      if (step + 1 == count) break;
-      add_step<1>(weights, operand);
-      weights += kTileStepBytes;
-      operand += operand_step_bytes();
-    }
+    });
+    source.advance();
   }
+  /// The `count` tile steps of a block, then all of the next block.
+  template <class Source>
+  void add_last_blocks(Source& source, const std::byte* operand, std::int64_t count) const {
+    const std::uint8_t* weights = source.take();
+    unroll<kBlockTileSteps>([&](auto tile_step) MOEBENCH_INLINE {
+      if (tile_step.kValue >= count) return;
+      unroll<kUnits>([&](auto unit) MOEBENCH_INLINE {
+        multiply_unit<tile_step.kValue, unit.kValue>(weights, operand);
+      });
+      weights += kTileStepBytes;
+      operand += operand_step_bytes();
+    });
+    source.expand_whole();
+  }
+
   /// [tokens][32], without kSumFactor.
   void store(float* sums) const {
     constexpr std::int64_t kStride = kSlabRows * 4;
@@ -271,39 +324,81 @@ class TileSums {
       }
     }
   }
+  /// The four tiles as they are, to go on with after another part of the depth.
+  void save(float* tiles) const {
+    unroll<4>([&](auto tile) MOEBENCH_INLINE {
+      Tiles::template store<tile.kValue>(tiles + tile.kValue * kTileFloats, kTileRowBytes);
+    });
+  }
+  void restore(const float* tiles) {
+    unroll<4>([&](auto tile) MOEBENCH_INLINE {
+      Tiles::template load<tile.kValue>(tiles + tile.kValue * kTileFloats, kTileRowBytes);
+    });
+  }
 
  private:
+  static constexpr std::int64_t kTileFloats = kTileBytes / 4;
+  static_assert(4 * kTileFloats == kMaxTileTokens * kSlabRows);
+
   template <int kRegister>
-  MOEBENCH_INLINE void load_part(const std::byte* operand, int part, int first_row) const {
+  MOEBENCH_INLINE void load_operand(const std::byte* operand, int part, int first_row) const {
     Tiles::template load<kRegister>(operand + (part * tokens_ + first_row) * kTileRowBytes,
                                     kTileRowBytes);
   }
-  template <int kSums, int kOperand>
-  MOEBENCH_INLINE static void dot_both_panels() {
-    Tiles::template dot<kSums, kOperand, kWeightTile>();
-    Tiles::template dot<kSums + 1, kOperand, kWeightTile + 1>();
+  template <int kPanel>
+  MOEBENCH_INLINE static void load_weights(const std::uint8_t* weights) {
+    Tiles::template load<kWeightTile + kPanel>(weights + kPanel * kTileBytes, kTileRowBytes);
   }
+  template <int kSums, int kOperand, int kPanel>
+  MOEBENCH_INLINE static void dot() {
+    Tiles::template dot<kSums + kPanel, kOperand, kWeightTile + kPanel>();
+  }
+  /// An eighth of a tile step: loads shortly before their products, products apart.
   /// One activation tile: two chains of sums, for even and odd steps, or for the parts of a split
   /// value, because a product waits for the one before it.
-  template <int kParity>
-  MOEBENCH_INLINE void add_step(const std::uint8_t* weights, const std::byte* operand) const {
-    Tiles::template load<kWeightTile>(weights, kTileRowBytes);
-    Tiles::template load<kWeightTile + 1>(weights + kTileBytes, kTileRowBytes);
+  template <int kParity, int kUnit>
+  MOEBENCH_INLINE void multiply_unit(const std::uint8_t* weights, const std::byte* operand) const {
     if constexpr (kActTiles == 1 && kParts == 1) {
-      load_part<kOperandTile + kParity>(operand, 0, 0);
-      dot_both_panels<kSumTile + 2 * kParity, kOperandTile + kParity>();
+      constexpr int kOperand = kOperandTile + kParity;
+      constexpr int kSums = kSumTile + 2 * kParity;
+      if constexpr (kUnit == 0) load_weights<0>(weights);
+      if constexpr (kUnit == 1) load_operand<kOperand>(operand, 0, 0);
+      if constexpr (kUnit == 3) dot<kSums, kOperand, 0>();
+      if constexpr (kUnit == 4) load_weights<1>(weights);
+      if constexpr (kUnit == 6) dot<kSums, kOperand, 1>();
     } else if constexpr (kActTiles == 1) {
-      load_part<kOperandTile>(operand, 0, 0);
-      load_part<kOperandTile + 1>(operand, 1, 0);
-      dot_both_panels<kSumTile, kOperandTile>();
-      dot_both_panels<kSecondSumTile, kOperandTile + 1>();
-    } else {
-      unroll<kParts>([&](auto part) MOEBENCH_INLINE {
-        load_part<kOperandTile>(operand, part.kValue, 0);
-        load_part<kOperandTile + 1>(operand, part.kValue, rows_.first);
-        dot_both_panels<kSumTile, kOperandTile>();
-        dot_both_panels<kSecondSumTile, kOperandTile + 1>();
-      });
+      if constexpr (kUnit == 0) load_weights<0>(weights);
+      if constexpr (kUnit == 1) load_operand<kOperandTile>(operand, 0, 0);
+      if constexpr (kUnit == 2) dot<kSumTile, kOperandTile, 0>();
+      if constexpr (kUnit == 3) load_operand<kOperandTile + 1>(operand, 1, 0);
+      if constexpr (kUnit == 4) dot<kSecondSumTile, kOperandTile + 1, 0>();
+      if constexpr (kUnit == 5) load_weights<1>(weights);
+      if constexpr (kUnit == 6) dot<kSumTile, kOperandTile, 1>();
+      if constexpr (kUnit == 7) dot<kSecondSumTile, kOperandTile + 1, 1>();
+    } else if constexpr (kParts == 1) {
+      if constexpr (kUnit == 0) load_weights<0>(weights);
+      if constexpr (kUnit == 1) load_operand<kOperandTile>(operand, 0, 0);
+      if constexpr (kUnit == 2) dot<kSumTile, kOperandTile, 0>();
+      if constexpr (kUnit == 3) load_weights<1>(weights);
+      if constexpr (kUnit == 4) dot<kSumTile, kOperandTile, 1>();
+      if constexpr (kUnit == 5) load_operand<kOperandTile + 1>(operand, 0, rows_.first);
+      if constexpr (kUnit == 6) dot<kSecondSumTile, kOperandTile + 1, 0>();
+      if constexpr (kUnit == 7) dot<kSecondSumTile, kOperandTile + 1, 1>();
+    } else {  // a part in four units
+      constexpr int kPart = kUnit / 4;
+      if constexpr (kUnit % 4 == 0) {
+        if constexpr (kPart == 0) load_weights<0>(weights);
+        load_operand<kOperandTile>(operand, kPart, 0);
+      } else if constexpr (kUnit % 4 == 1) {
+        dot<kSumTile, kOperandTile, 0>();
+        if constexpr (kPart == 0) load_weights<1>(weights);
+        load_operand<kOperandTile + 1>(operand, kPart, rows_.first);
+      } else if constexpr (kUnit % 4 == 2) {
+        dot<kSumTile, kOperandTile, 1>();
+      } else {
+        dot<kSecondSumTile, kOperandTile + 1, 0>();
+        dot<kSecondSumTile, kOperandTile + 1, 1>();
+      }
     }
   }
 
@@ -311,18 +406,32 @@ class TileSums {
   std::int64_t tokens_;
 };
 
+/// Block after block of args' steps; after each, `after(block)`.
+template <class Source, class Sums, class After>
+MOEBENCH_INLINE inline void add_blocks(Sums& sums, const TileArgs& args, const After& after) {
+  const std::int64_t steps = tile_steps(args.steps);
+  const std::int64_t blocks = blocks_of(args.steps);
+  Source source(args);
+  const std::byte* operand = args.operand;
+  for (std::int64_t block = 0; block < blocks; ++block) {
+    if (block + 1 < blocks && source.next_is_whole()) {
+      sums.add_block(source, operand);
+    } else {
+      sums.add_last_blocks(source, operand, steps - block * kBlockTileSteps);
+    }
+    operand += kBlockTileSteps * sums.operand_step_bytes();
+    after(block, block + 1 == blocks);
+  }
+}
+
 template <class Tiles, class Source, int kActTiles, int kParts>
 void multiply_tiles_as(const TileArgs& args) {
   TileSums<Tiles, kActTiles, kParts> sums(args.tokens);
-  const std::int64_t steps = tile_steps(args.steps);
-  const std::int64_t blocks = blocks_of(args.steps);
-  Source source(args, blocks);
-  const std::byte* operand = args.operand;
-  for (std::int64_t block = 0; block < blocks; ++block) {
-    const std::uint8_t* weights = source.block(block);
-    const std::int64_t left = steps - block * kBlockTileSteps;
-    sums.add(weights, operand, left < kBlockTileSteps ? left : kBlockTileSteps);
-    operand += kBlockTileSteps * sums.operand_step_bytes();
+  if (!args.first_part) sums.restore(args.sums);
+  add_blocks<Source>(sums, args, [](std::int64_t /*block*/, bool /*last*/) {});
+  if (!args.last_part) {
+    sums.save(args.sums);
+    return;
   }
   sums.store(args.sums);
   const __m512 factor = _mm512_set1_ps(kSumFactor);
@@ -336,21 +445,15 @@ template <class Tiles, class Source, int kActTiles>
 void multiply_groups_as(const TileArgs& args) {
   constexpr std::int64_t kGroupBlocks = kFp8GroupSteps / (kBlockTileSteps * kTileSteps);
   TileSums<Tiles, kActTiles, 1> sums(args.tokens);
-  const std::int64_t steps = tile_steps(args.steps);
-  const std::int64_t blocks = blocks_of(args.steps);
-  Source source(args, blocks);
-  const std::byte* operand = args.operand;
   const float* weight_scales = args.weight_scales;
   const float* operand_scales = args.operand_scales;
-  for (std::int64_t i = 0; i < args.tokens * kSlabRows; i += kPanelRows) {
-    _mm512_storeu_ps(args.sums + i, _mm512_setzero_ps());
+  if (args.first_part) {
+    for (std::int64_t i = 0; i < args.tokens * kSlabRows; i += kPanelRows) {
+      _mm512_storeu_ps(args.sums + i, _mm512_setzero_ps());
+    }
   }
-  for (std::int64_t block = 0; block < blocks; ++block) {
-    const std::uint8_t* weights = source.block(block);
-    const std::int64_t left = steps - block * kBlockTileSteps;
-    sums.add(weights, operand, left < kBlockTileSteps ? left : kBlockTileSteps);
-    operand += kBlockTileSteps * sums.operand_step_bytes();
-    if ((block + 1) % kGroupBlocks != 0 && block + 1 != blocks) continue;
+  add_blocks<Source>(sums, args, [&](std::int64_t block, bool last) {
+    if ((block + 1) % kGroupBlocks != 0 && !last) return;
     alignas(64) float group[2 * kTileTokens * kSlabRows];
     sums.store(group);
     sums.clear();
@@ -367,7 +470,7 @@ void multiply_groups_as(const TileArgs& args) {
     });
     weight_scales += kSlabRows;
     operand_scales += args.tokens;
-  }
+  });
 }
 
 template <class Tiles, class Source, int kParts>
@@ -380,13 +483,6 @@ template <class Tiles, class Source>
 void multiply_groups(const TileArgs& args) {
   args.tokens <= kTileTokens ? multiply_groups_as<Tiles, Source, 1>(args)
                              : multiply_groups_as<Tiles, Source, 2>(args);
-}
-
-template <class Weights>
-void expand_slab(const std::uint8_t* slab, std::int64_t steps, std::uint8_t* out) {
-  for (std::int64_t block = 0; block < blocks_of(steps); ++block) {
-    Weights::expand_block(slab, steps, block, out + block * kBlockBytes);
-  }
 }
 
 /// Writes 16 values of one token, k..k+15, as the parts of an activation tile row. A tile step
@@ -452,30 +548,27 @@ CpuKernels make_amx_table(const char* isa) {
   table.max_tile_tokens = 2 * kTileTokens;
   table.operand_steps = kTileSteps;
   table.expanded_step_bytes = kTileStepBytes / kTileSteps;
-  table.expand_from_tiles = kExpandFromTiles;
   table.cached_operand_bytes = kCachedOperandBytes;
-  table.slab_block_bytes = kSlabBlockBytes;
   const auto fill = [&table](TileFormat format, int parts, auto multiply, auto multiply_expanded,
-                             auto expand, auto store) {
+                             auto store) {
     const int index = index_of(format);
     table.operand_step_bytes[index] = parts * kTileRowBytes / kTileSteps;
     for (int tokens = 1; tokens <= 2 * kTileTokens; ++tokens) {
       table.multiply_tile[index][tokens - 1] = multiply;
     }
     table.multiply_expanded[index] = multiply_expanded;
-    table.expand_slab[index] = expand;
     table.store_operand[index] = store;
   };
   fill(TileFormat::kNvfp4, 1, multiply_tiles<Tiles, ExpandingSource<Nvfp4>, 1>,
-       multiply_tiles<Tiles, ExpandedSource, 1>, expand_slab<Nvfp4>, nullptr);
+       multiply_tiles<Tiles, ExpandedSource, 1>, nullptr);
   fill(TileFormat::kNvfp4Bf16, 1, multiply_tiles<Tiles, ExpandingSource<Nvfp4>, 1>,
-       multiply_tiles<Tiles, ExpandedSource, 1>, expand_slab<Nvfp4>, store_tile_operand<1>);
+       multiply_tiles<Tiles, ExpandedSource, 1>, store_tile_operand<1>);
   fill(TileFormat::kNvfp4Fp16, 2, multiply_tiles<Tiles, ExpandingSource<Nvfp4>, 2>,
-       multiply_tiles<Tiles, ExpandedSource, 2>, expand_slab<Nvfp4>, store_fp16_tile_operand);
+       multiply_tiles<Tiles, ExpandedSource, 2>, store_fp16_tile_operand);
   fill(TileFormat::kFp8, 1, multiply_tiles<Tiles, ExpandingSource<Fp8>, 1>,
-       multiply_tiles<Tiles, ExpandedSource, 1>, expand_slab<Fp8>, store_tile_operand<1>);
+       multiply_tiles<Tiles, ExpandedSource, 1>, store_tile_operand<1>);
   fill(TileFormat::kFp8Block, 1, multiply_groups<Tiles, ExpandingSource<Fp8>>,
-       multiply_groups<Tiles, ExpandedSource>, expand_slab<Fp8>, store_tile_operand<1>);
+       multiply_groups<Tiles, ExpandedSource>, store_tile_operand<1>);
   table.store_nvfp4_operand = store_nvfp4_tile_operand;
   unroll<kIntegerTokens>([&](auto t) {
     constexpr int kTokens = t.kValue + 1;

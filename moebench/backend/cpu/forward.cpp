@@ -44,7 +44,12 @@ constexpr std::int64_t kActBytes = sizeof(std::uint16_t);
 
 std::int64_t block_groups(std::int64_t cols) { return ceil_div(cols, kFp8BlockSize); }
 
-constexpr std::int64_t kSumsFloats = kMaxTileTokens * kSlabRows;
+constexpr std::int64_t kTileFloats = kMaxTileTokens * kSlabRows;
+/// Tiles of an expert whose sums are kept while a part of a slab's depth after the other is
+/// multiplied.
+constexpr std::int64_t kSumTiles = 16;
+
+constexpr std::size_t index_of(TileFormat format) { return static_cast<std::size_t>(format); }
 
 }  // namespace
 
@@ -60,10 +65,12 @@ ForwardSizes::ForwardSizes(const MoeShape& shape, const SchemeConfig& scheme, st
   const std::int64_t down_steps = round_up(packed.down.steps, kernels.operand_steps);
   token_operand_row = checked_product(kWhat, {gate_up_steps, step_bytes});
   hidden_operand_row = checked_product(kWhat, {down_steps, step_bytes});
-  if (kernels.expand_slab[static_cast<int>(format)] != nullptr) {
+  sums_bytes = kTileFloats * kFloatBytes;
+  if (rows > kernels.max_tile_tokens && kernels.multiply_expanded[index_of(format)] != nullptr) {
     expanded_bytes = checked_product(
         kWhat, {round_up(std::max(packed.gate_up.steps, packed.down.steps), kChunkSteps),
                 kernels.expanded_step_bytes});
+    sums_bytes *= kTaskSlabs * kSumTiles;
   }
   if (format == TileFormat::kFp8Block) group_scales_row = block_groups(widest);
   operand_bytes = checked_product(kWhat, {rows, std::max(token_operand_row, hidden_operand_row)});
@@ -72,7 +79,7 @@ ForwardSizes::ForwardSizes(const MoeShape& shape, const SchemeConfig& scheme, st
   row_scale_bytes = checked_product(kWhat, {rows, (3 + group_scales_row) * kFloatBytes});
   // row, payload, scales, sums, slab scales, 128-wide weight scales: the parts of workspace()
   thread_bytes = widest * kFloatBytes + round_up(widest, kCacheLine) +
-                 round_up(widest / kStepDepth, kCacheLine) + kSumsFloats * kFloatBytes +
+                 round_up(widest / kStepDepth, kCacheLine) + sums_bytes +
                  kTaskSlabs * (1 + block_groups(widest)) * kSlabRows * kFloatBytes + expanded_bytes;
   thread_bytes = round_up(thread_bytes, kCacheLine);
   all_thread_bytes = checked_product(kWhat, {threads, thread_bytes});
@@ -120,7 +127,7 @@ CpuForward::Workspace CpuForward::workspace(int thread) {
   space.row = reinterpret_cast<float*>(carve(widest * kFloatBytes));
   space.payload = reinterpret_cast<std::uint8_t*>(carve(widest));
   space.scales = reinterpret_cast<std::uint8_t*>(carve(widest / kStepDepth));
-  space.sums = reinterpret_cast<float*>(carve(kSumsFloats * kFloatBytes));
+  space.sums = reinterpret_cast<float*>(carve(sizes_.sums_bytes));
   space.row_scales = reinterpret_cast<float*>(carve(kTaskSlabs * kSlabRows * kFloatBytes));
   space.weight_scales =
       reinterpret_cast<float*>(carve(kTaskSlabs * block_groups(widest) * kSlabRows * kFloatBytes));
@@ -215,66 +222,101 @@ void CpuForward::multiply(const Workspace& space, Projection projection) {
   while (take(phase, 1, tasks, task, end)) {
     const ExpertGroup& group = groups[static_cast<std::size_t>(task / tasks_per_group)];
     const std::int64_t end_slab = std::min((task % tasks_per_group + 1) * task_slabs, slabs);
-    std::int64_t block = 1;
-    if (group.tiles > 1 && !expands_once(projection, group)) {
-      block =
-          std::clamp(kernels_.slab_block_bytes / geometry.slab_bytes, std::int64_t{1}, task_slabs);
-    }
-    for (std::int64_t slab = task % tasks_per_group * task_slabs; slab < end_slab; slab += block) {
-      multiply_slabs(space, projection, group, slab, std::min(block, end_slab - slab));
-    }
+    const std::int64_t first_slab = task % tasks_per_group * task_slabs;
+    multiply_slabs(space, projection, group, first_slab, end_slab - first_slab);
   }
-}
-
-bool CpuForward::expands_once(Projection projection, const ExpertGroup& group) const {
-  return kernels_.expand_slab[static_cast<int>(sizes_.format)] != nullptr &&
-         group.tiles >= kernels_.expand_from_tiles &&
-         group.tokens * operand_row_bytes(projection) <= kernels_.cached_operand_bytes;
 }
 
 void CpuForward::multiply_slabs(const Workspace& space, Projection projection,
                                 const ExpertGroup& group, std::int64_t first, std::int64_t count) {
-  const std::int64_t steps = weights_->geometry().of(projection).steps;
   const std::int64_t group_floats = block_groups(depth(projection)) * kSlabRows;
-  const bool blocks = sizes_.format == TileFormat::kFp8Block;
   for (std::int64_t i = 0; i < count; ++i) {
     fill_row_scales(projection, group.expert, first + i, space.row_scales + i * kSlabRows);
-    if (!blocks) continue;
+    if (sizes_.format != TileFormat::kFp8Block) continue;
     fill_group_scales(projection, group.expert, first + i, space.weight_scales + i * group_floats);
   }
-  TileArgs args{};
-  args.steps = steps;
-  args.sums = space.sums;
-  if (expands_once(projection, group)) {  // count is 1
-    kernels_.expand_slab[static_cast<int>(sizes_.format)](
-        weights_->slab(group.expert, projection, first), steps, space.expanded);
-    args.expanded = space.expanded;
+  if (group.tiles > 1 && kernels_.multiply_expanded[index_of(sizes_.format)] != nullptr) {
+    multiply_expanded_slabs(space, projection, group, first, count);
+    return;
   }
-  for (std::int64_t t = 0; t < group.tiles; ++t) {
-    const Tile tile = TilePlan::tile(group, t);
-    for (std::int64_t i = 0; i < count; ++i) {
-      args.slab = weights_->slab(group.expert, projection, first + i);
-      args.weight_scales = space.weight_scales + i * group_floats;
-      multiply_slab_tile(space, projection, tile, args, space.row_scales + i * kSlabRows,
-                         first + i);
+  const std::int64_t steps = weights_->geometry().of(projection).steps;
+  for (std::int64_t i = 0; i < count; ++i) {
+    for (std::int64_t t = 0; t < group.tiles; ++t) {
+      multiply_part(
+          {projection, TilePlan::tile(group, t), group.expert, first + i, 0, steps, false},
+          space.weight_scales + i * group_floats, nullptr, space.sums);
+      finish_sums(projection, TilePlan::tile(group, t), first + i, space.sums,
+                  space.row_scales + i * kSlabRows);
     }
   }
 }
 
-void CpuForward::multiply_slab_tile(const Workspace& space, Projection projection, const Tile& tile,
-                                    const TileArgs& slab_args, const float* row_scales,
-                                    std::int64_t slab) {
-  const bool gate_up = projection == Projection::kGateUp;
-  const auto format = static_cast<std::size_t>(sizes_.format);
-  TileArgs args = slab_args;
-  args.tokens = tile.tokens;
-  args.operand = operand_.data() + tile.first_row * operand_row_bytes(projection);
-  if (sizes_.format == TileFormat::kFp8Block) {
-    args.operand_scales = group_scales_ + tile.first_row * block_groups(depth(projection));
+/// Each slab is expanded once for kSumTiles tiles, by the first of them, as much of its depth at a
+/// time as leaves their operand in the second-level cache.
+void CpuForward::multiply_expanded_slabs(const Workspace& space, Projection projection,
+                                         const ExpertGroup& group, std::int64_t first,
+                                         std::int64_t count) {
+  const SlabGeometry& geometry = weights_->geometry().of(projection);
+  const std::int64_t group_floats = block_groups(depth(projection)) * kSlabRows;
+  for (std::int64_t first_tile = 0; first_tile < group.tiles; first_tile += kSumTiles) {
+    const std::int64_t end_tile = std::min(first_tile + kSumTiles, group.tiles);
+    const std::int64_t part = part_steps(projection, group, end_tile - first_tile);
+    for (std::int64_t step = 0; step < geometry.steps; step += part) {
+      const std::int64_t steps = std::min(part, geometry.steps - step);
+      for (std::int64_t i = 0; i < count; ++i) {
+        for (std::int64_t t = first_tile; t < end_tile; ++t) {
+          const Tile tile = TilePlan::tile(group, t);
+          float* sums = space.sums + (i * kSumTiles + t - first_tile) * kTileFloats;
+          multiply_part({projection, tile, group.expert, first + i, step, steps, t > first_tile},
+                        space.weight_scales + i * group_floats, space.expanded, sums);
+          if (step + steps < geometry.steps) continue;
+          finish_sums(projection, tile, first + i, sums, space.row_scales + i * kSlabRows);
+        }
+      }
+    }
   }
-  args.expanded != nullptr ? kernels_.multiply_expanded[format](args)
-                           : kernels_.multiply_tile[format][tile.tokens - 1](args);
+}
 
+/// Of a slab, so that the operand of `tiles` tiles over them takes no more than
+/// cached_operand_bytes: whole 128-wide groups, as even as possible.
+std::int64_t CpuForward::part_steps(Projection projection, const ExpertGroup& group,
+                                    std::int64_t tiles) const {
+  const std::int64_t groups = ceil_div(weights_->geometry().of(projection).steps, kFp8GroupSteps);
+  const std::int64_t tokens = TilePlan::tile(group, 0).tokens * tiles;
+  const std::int64_t parts = ceil_div(tokens * operand_row_bytes(projection),
+                                      std::max(kernels_.cached_operand_bytes, std::int64_t{1}));
+  return ceil_div(groups, std::min(parts, groups)) * kFp8GroupSteps;
+}
+
+void CpuForward::multiply_part(const SlabPart& part, const float* weight_scales,
+                               std::uint8_t* expanded, float* sums) {
+  const auto format = index_of(sizes_.format);
+  const SlabGeometry& geometry = weights_->geometry().of(part.projection);
+  const std::int64_t group = part.first_step / kFp8GroupSteps;
+  TileArgs args{};
+  args.slab = weights_->slab(part.expert, part.projection, part.slab) +
+              part.first_step * (geometry.slab_bytes / geometry.steps);
+  args.expanded = expanded;
+  args.steps = part.steps;
+  args.tokens = part.tile.tokens;
+  args.operand = operand_.data() + part.tile.first_row * operand_row_bytes(part.projection) +
+                 part.first_step * kernels_.operand_step_bytes[format] * part.tile.tokens;
+  args.sums = sums;
+  args.first_part = part.first_step == 0;
+  args.last_part = part.first_step + part.steps == geometry.steps;
+  if (sizes_.format == TileFormat::kFp8Block) {
+    args.weight_scales = weight_scales + group * kSlabRows;
+    args.operand_scales = group_scales_ +
+                          part.tile.first_row * block_groups(depth(part.projection)) +
+                          group * part.tile.tokens;
+  }
+  part.is_expanded ? kernels_.multiply_expanded[format](args)
+                   : kernels_.multiply_tile[format][part.tile.tokens - 1](args);
+}
+
+void CpuForward::finish_sums(Projection projection, const Tile& tile, std::int64_t slab,
+                             const float* sums, const float* row_scales) {
+  const bool gate_up = projection == Projection::kGateUp;
   const std::int64_t slab_columns = gate_up ? kPanelRows : kSlabRows;
   const std::int64_t columns = gate_up ? problem_.shape.intermediate : problem_.shape.hidden;
   const std::int64_t first_column = slab * slab_columns;
@@ -282,7 +324,7 @@ void CpuForward::multiply_slab_tile(const Workspace& space, Projection projectio
   EpilogueArgs epilogue{};
   epilogue.type = problem_.shape.act;
   epilogue.tokens = tile.tokens;
-  epilogue.sums = space.sums;
+  epilogue.sums = sums;
   epilogue.token_scales = token_scales_ + tile.first_row;
   epilogue.row_scales = row_scales;
   epilogue.valid_rows = std::min(slab_columns, columns - first_column);

@@ -26,6 +26,7 @@ struct ForwardSizes {
   std::int64_t hidden_operand_row = 0;  ///< of GEMM2's
   std::int64_t group_scales_row = 0;    ///< fp8-block: scales of a row, the wider of both operands
   std::int64_t expanded_bytes = 0;      ///< an expanded slab
+  std::int64_t sums_bytes = 0;          ///< one thread's sums
   std::int64_t thread_bytes = 0;        ///< one thread's working rows
   std::int64_t operand_bytes = 0;
   std::int64_t hidden_bytes = 0;
@@ -52,10 +53,10 @@ class CpuForward final : public PreparedMoe {
     float* row;
     std::uint8_t* payload;
     std::uint8_t* scales;
-    float* sums;
+    float* sums;        ///< of a tile; with expanded slabs [kTaskSlabs][kSumTiles]
     float* row_scales;  ///< of kTaskSlabs slabs, as weight_scales
     float* weight_scales;
-    std::uint8_t* expanded;  ///< a slab by expand_slab
+    std::uint8_t* expanded;  ///< a slab, or a part of its depth, expanded
   };
   enum Phase : std::uint8_t {
     kRoute,
@@ -87,13 +88,27 @@ class CpuForward final : public PreparedMoe {
   void quantize_fp8_groups(const Workspace& space, Projection projection, std::int64_t row);
 
   void multiply(const Workspace& space, Projection projection);
-  /// Slabs first .. first + count of one expert with all its tiles, tile by tile.
+  /// Slabs first .. first + count of one expert with all its tiles.
   void multiply_slabs(const Workspace& space, Projection projection, const ExpertGroup& group,
                       std::int64_t first, std::int64_t count);
-  void multiply_slab_tile(const Workspace& space, Projection projection, const Tile& tile,
-                          const TileArgs& slab_args, const float* row_scales, std::int64_t slab);
-  /// Whether a slab is expanded once for all tiles of an expert.
-  [[nodiscard]] bool expands_once(Projection projection, const ExpertGroup& group) const;
+  void multiply_expanded_slabs(const Workspace& space, Projection projection,
+                               const ExpertGroup& group, std::int64_t first, std::int64_t count);
+  [[nodiscard]] std::int64_t part_steps(Projection projection, const ExpertGroup& group,
+                                        std::int64_t tiles) const;
+  /// A tile with steps first_step .. first_step + steps of a slab.
+  struct SlabPart {
+    Projection projection;
+    Tile tile;
+    std::int64_t expert;
+    std::int64_t slab;
+    std::int64_t first_step;
+    std::int64_t steps;
+    bool is_expanded;  ///< by the tile before
+  };
+  void multiply_part(const SlabPart& part, const float* weight_scales, std::uint8_t* expanded,
+                     float* sums);
+  void finish_sums(Projection projection, const Tile& tile, std::int64_t slab, const float* sums,
+                   const float* row_scales);
   void fill_row_scales(Projection projection, std::int64_t expert, std::int64_t slab,
                        float* row_scales) const;
   void fill_group_scales(Projection projection, std::int64_t expert, std::int64_t slab,

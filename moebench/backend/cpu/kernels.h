@@ -21,21 +21,29 @@ enum class TileFormat : std::uint8_t {
 inline constexpr int kTileFormats = 5;
 inline constexpr int kMaxTileTokens = 32;
 
-/// One slab times one tile of tokens: sums[token][slab row] = sum over k of weight * token value,
-/// with the scales that belong inside the sum (NVFP4's blocks, FP8's 128-wide groups).
+/// One slab, or a part of its depth, times one tile of tokens: sums[token][slab row] = sum over k
+/// of weight * token value, with the scales that belong inside the sum (NVFP4's blocks, FP8's
+/// 128-wide groups).
 ///
 /// A tile is the operand form of 1..max_tile_tokens tokens. Its content is the ISA's own affair;
 /// per step of 16 k (rounded up to operand_steps steps) it takes operand_step_bytes a token, and a
 /// kernel walks it as one contiguous stream.
 struct TileArgs {
   const std::uint8_t* slab;
-  const std::uint8_t* expanded;  ///< the same, by expand_slab; for multiply_expanded
+  /// Null, or room for round_up(steps, 4) * expanded_step_bytes: multiply_tile leaves the slab
+  /// there in the form that is multiplied, multiply_expanded takes it from there and not from
+  /// `slab`.
+  std::uint8_t* expanded;
   std::int64_t steps;
   int tokens;
   const std::byte* operand;
   const float* weight_scales;   ///< kFp8Block: [groups][32]
   const float* operand_scales;  ///< kFp8Block: [groups][tokens]
-  float* sums;                  ///< [tokens][32]
+  /// [tokens][32]; after a part of the depth that is not the last, kMaxTileTokens * 32 floats of
+  /// the ISA's own, which the next part takes up.
+  float* sums;
+  bool first_part = true;
+  bool last_part = true;
 };
 
 /// From the sums of one slab to 16-bit values: half(sum * (token_scale * row_scale)).
@@ -58,17 +66,12 @@ struct CpuKernels {
   std::int64_t operand_steps;                     ///< of which a tile's depth is a multiple
   /// [format][tokens - 1]
   void (*multiply_tile[kTileFormats][kMaxTileTokens])(const TileArgs&);
-  /// For experts with many tokens: a slab in the form that is multiplied, once for all tiles; where
-  /// there are expand_from_tiles of them, in cached_operand_bytes. Null where the ISA has no such
-  /// form.
-  void (*expand_slab[kTileFormats])(const std::uint8_t* slab, std::int64_t steps,
-                                    std::uint8_t* out);
+  /// For experts of several tiles, whose operand should take no more than cached_operand_bytes: the
+  /// other tiles with a slab, or a part of its depth, that multiply_tile has expanded. Null where
+  /// the ISA has no such form: its tiles begin and end with all of the depth.
   void (*multiply_expanded[kTileFormats])(const TileArgs&);
   std::int64_t expanded_step_bytes;
-  std::int64_t expand_from_tiles;
   std::int64_t cached_operand_bytes;
-  /// Otherwise: each tile passes over so many bytes of slabs before the next one does; 0: a slab.
-  std::int64_t slab_block_bytes;
   /// Writes token `token` of a tile of `tile_tokens`; columns cols..padded_cols become zero. Null
   /// for kNvfp4.
   void (*store_operand[kTileFormats])(const float* x, std::int64_t cols, std::int64_t padded_cols,

@@ -86,27 +86,30 @@ TEST_P(AmxKernels, GiveTheReferencesBitsInTheExactMode) {
   }
 }
 
-/// However weights are expanded and in whatever order tiles and slabs are taken, a sum is made in
-/// one order.
+/// However weights are expanded and whatever parts the depth is cut into, a sum is made in one
+/// order.
 TEST_P(AmxKernels, EveryWayThroughManyTilesGivesTheSameBits) {
   const LayerCase layer = single_expert_case(7, GetParam().scheme_case, 150, 144, 272);
   const cpu::CpuKernels& kernels = kernels_of(GetParam().isa);
-  cpu::CpuKernels tile_by_tile = kernels;
-  tile_by_tile.cached_operand_bytes = 0;
-  cpu::CpuKernels slab_by_slab = tile_by_tile;
-  slab_by_slab.slab_block_bytes = 0;
-  cpu::CpuKernels expanded = kernels;
-  expanded.expand_from_tiles = 1;
-  expanded.cached_operand_bytes = std::int64_t{1} << 40;
-  const KernelAnswer first = run_on(expanded, layer, 1);
+  cpu::CpuKernels in_small_parts = kernels;
+  in_small_parts.cached_operand_bytes = 0;
+  cpu::CpuKernels in_one_part = kernels;
+  in_one_part.cached_operand_bytes = std::int64_t{1} << 40;
+  cpu::CpuKernels on_the_way = kernels;
+  std::fill(std::begin(on_the_way.multiply_expanded), std::end(on_the_way.multiply_expanded),
+            nullptr);
+  const KernelAnswer first = run_on(on_the_way, layer, 1);
   const Verdict verdict = check_answer(layer, first);
   EXPECT_TRUE(verdict.passed()) << verdict.reason;
-  const cpu::CpuKernels* const ways[] = {&kernels, &tile_by_tile, &slab_by_slab, &expanded};
+  const cpu::CpuKernels* const ways[] = {&kernels, &in_small_parts, &in_one_part, &on_the_way};
   for (const cpu::CpuKernels* way : ways) {
     for (const int threads : {1, 2, 3, 7}) {
       EXPECT_EQ(run_on(*way, layer, threads).y, first.y) << threads << " threads";
     }
   }
+  // More tiles than sums are kept for.
+  const LayerCase many = single_expert_case(8, GetParam().scheme_case, 530, 144, 48);
+  EXPECT_EQ(run_on(in_small_parts, many, 2).y, run_on(on_the_way, many, 2).y);
 }
 
 std::vector<IsaScheme> amx_schemes() {
