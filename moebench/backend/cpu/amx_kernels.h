@@ -121,11 +121,10 @@ struct Nvfp4Weights {
     constexpr int kStep = kTileStep * kTileSteps + kUnit / 4;
     constexpr int kPanel = kUnit / 2 % 2;
     constexpr int kVector = kUnit % 2;
-    const std::uint8_t* from =
-        chunk + kStep * kNvfp4StepBytes + kPanel * kNvfp4PanelStepBytes + kVector * kCacheLine;
+    const std::uint8_t* from = chunk + kChunkScaleBytes + kStep * kNvfp4StepBytes +
+                               kPanel * kNvfp4PanelStepBytes + kVector * kCacheLine;
     __builtin_prefetch(from + kPrefetchBytes);
-    const std::uint8_t* scales =
-        chunk + kChunkScales + kStep * kScaleStepBytes + kPanel * kPanelRows;
+    const std::uint8_t* scales = chunk + kStep * kScaleStepBytes + kPanel * kPanelRows;
     if (kUnit == 0) __builtin_prefetch(scales + kPrefetchBytes);
     const __m128i codes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(scales));
     const __m512i scale = _mm512_srli_epi16(
@@ -572,7 +571,7 @@ CpuKernels make_amx_table(const char* isa) {
   table.store_nvfp4_operand = store_nvfp4_tile_operand;
   unroll<kIntegerTokens>([&](auto t) {
     constexpr int kTokens = t.kValue + 1;
-    table.multiply_tile[index_of(TileFormat::kNvfp4)][t.kValue] = multiply_nvfp4_codes<kTokens>;
+    table.multiply_tile[index_of(TileFormat::kNvfp4)][t.kValue] = multiply_nvfp4_codes<kTokens, 1>;
   });
   static_assert(kPairsPerStep * Fp32Entry::kBytes <= 2 * kTileRowBytes / kTileSteps);
   unroll<kFp32Tokens>([&](auto t) {

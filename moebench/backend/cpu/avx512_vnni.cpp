@@ -8,7 +8,7 @@ namespace {
 CpuKernels make_table(const CpuKernels& avx512) {
   CpuKernels table = avx512;
   table.isa = "avx512_vnni";
-  fill_nvfp4_codes(table);
+  fill_nvfp4_codes<1>(table);
   return table;
 }
 

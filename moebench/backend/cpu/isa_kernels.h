@@ -139,11 +139,11 @@ void multiply_nvfp4(const TileArgs& args) {
   for (int strip = 0; strip < Isa::kStrips; strip += kStrips) {
     Sums<Isa, Tokens, kStrips> total;
     total.clear();
-    const std::uint8_t* values = args.slab;
+    const std::uint8_t* values = args.slab + kChunkScaleBytes;
     const std::byte* entries = args.operand;
     for (std::int64_t chunk = 0; chunk < args.steps; chunk += kChunkSteps) {
-      const std::uint8_t* scales = values + kChunkScales + strip * Isa::kLanes;
-      prefetch_ahead<kChunkBytes - kChunkScales>(values + kChunkScales);
+      const std::uint8_t* scales = values - kChunkScaleBytes + strip * Isa::kLanes;
+      prefetch_ahead<kChunkScaleBytes>(values - kChunkScaleBytes);
 #pragma GCC unroll 1
       for (int step = 0; step < kChunkSteps; ++step) {
         prefetch_ahead<kNvfp4StepBytes>(values);
@@ -161,7 +161,7 @@ void multiply_nvfp4(const TileArgs& args) {
         scales += kScaleStepBytes;
         entries += kPairsPerStep * Tokens * Entry::kBytes;
       }
-      values += kChunkBytes - kChunkScales;
+      values += kChunkScaleBytes;
     }
     total.store(args.sums, strip);
   }

@@ -21,16 +21,16 @@ inline constexpr std::int64_t kCacheLine = 64;
 /// NVFP4, per step and panel: two 64-byte vectors of values; vector v holds k = 8v..8v+7, its
 /// 32-bit lane n row n, and nibble j + 4h of the lane k = 8v + 2j + h: shifting 16-bit lanes right
 /// by 4j leaves the pair (2j, 2j+1) of every row in place, in the order that a dot product of BF16
-/// pairs and an AMX tile want. Four steps and then their scales, 16 bytes per step and panel, make
-/// a chunk of whole cache lines: one stream of memory (scales in a stream of their own cost a third
-/// of the bandwidth: 22 instead of 35 GB/s on one Zen 4 core, 2026-11-23).
+/// pairs and an AMX tile want. The scales of four steps, 16 bytes per step and panel, and then
+/// their values make a chunk of whole cache lines: one stream of memory that is read in its order
+/// (scales in a stream of their own cost a third of the bandwidth, scales behind their values a
+/// seventh of it at one token; one Zen 4 core, 2026-11-23).
 inline constexpr std::int64_t kNvfp4PanelStepBytes = kPanelRows * kStepDepth / 2;
 inline constexpr std::int64_t kNvfp4StepBytes = 2 * kNvfp4PanelStepBytes;
 inline constexpr std::int64_t kScaleStepBytes = kSlabRows;
 inline constexpr std::int64_t kChunkSteps = 4;
-inline constexpr std::int64_t kChunkScales =
-    kChunkSteps * kNvfp4StepBytes;  ///< offset of the scales
-inline constexpr std::int64_t kChunkBytes = kChunkScales + kChunkSteps * kScaleStepBytes;
+inline constexpr std::int64_t kChunkScaleBytes = kChunkSteps * kScaleStepBytes;
+inline constexpr std::int64_t kChunkBytes = kChunkScaleBytes + kChunkSteps * kNvfp4StepBytes;
 
 /// FP8, per step and panel: four 64-byte vectors; vector q holds k = 4q..4q+3. Inside it, 16-byte
 /// group g holds rows 4g..4g+3: byte 8h + 2r + i is row 4g+r, k = 4q + 2h + i, so that unpacking
@@ -55,11 +55,12 @@ struct SlabGeometry {
 /// Offset in a slab of the 32-bit lane of (panel, row, k), k a multiple of 8 (NVFP4).
 constexpr std::int64_t nvfp4_lane_offset(std::int64_t panel, std::int64_t row, std::int64_t k) {
   const std::int64_t step = k / kStepDepth;
-  return step / kChunkSteps * kChunkBytes + step % kChunkSteps * kNvfp4StepBytes +
-         panel * kNvfp4PanelStepBytes + k % kStepDepth / 8 * kCacheLine + row * 4;
+  return step / kChunkSteps * kChunkBytes + kChunkScaleBytes +
+         step % kChunkSteps * kNvfp4StepBytes + panel * kNvfp4PanelStepBytes +
+         k % kStepDepth / 8 * kCacheLine + row * 4;
 }
 constexpr std::int64_t nvfp4_scale_offset(std::int64_t panel, std::int64_t row, std::int64_t step) {
-  return step / kChunkSteps * kChunkBytes + kChunkScales + step % kChunkSteps * kScaleStepBytes +
+  return step / kChunkSteps * kChunkBytes + step % kChunkSteps * kScaleStepBytes +
          panel * kPanelRows + row;
 }
 /// Offset in a slab of the byte pair of (panel, row, k), k even (FP8).

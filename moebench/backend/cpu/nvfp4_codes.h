@@ -71,23 +71,25 @@ __m512i broadcast_quad(const std::byte* from) {
 template <int Tokens>
 constexpr int kCodeStrips = Tokens <= 8 ? 2 : 1;
 
-template <int Tokens>
+/// Tiles of fewer than kPrefetchFrom tokens leave it to the CPU to prefetch.
+template <int Tokens, int kPrefetchFrom>
 void multiply_nvfp4_codes(const TileArgs& args) {
+  constexpr bool kPrefetch = Tokens >= kPrefetchFrom;
   constexpr int kStrips = kCodeStrips<Tokens>;
   constexpr std::int64_t kQuadStride = Tokens * kQuadBytes;
   const __m512i table = _mm512_load_si512(kTwiceE2m1Plus12);
   for (int strip = 0; strip < Avx512Fp32::kStrips; strip += kStrips) {
     Sums<Avx512Fp32, Tokens, kStrips> total;
     total.clear();
-    const std::uint8_t* values = args.slab + strip * kNvfp4PanelStepBytes;
+    const std::uint8_t* values = args.slab + kChunkScaleBytes + strip * kNvfp4PanelStepBytes;
     const std::byte* operand = args.operand;
     for (std::int64_t chunk = 0; chunk < args.steps; chunk += kChunkSteps) {
       const std::uint8_t* scales =
-          args.slab + chunk / kChunkSteps * kChunkBytes + kChunkScales + strip * kPanelRows;
-      prefetch_ahead<kChunkBytes - kChunkScales>(values + kChunkScales);
+          args.slab + chunk / kChunkSteps * kChunkBytes + strip * kPanelRows;
+      if (kPrefetch) prefetch_ahead<kChunkScaleBytes>(scales);
 #pragma GCC unroll 1
       for (int step = 0; step < kChunkSteps; ++step) {
-        prefetch_ahead<kNvfp4StepBytes>(values);
+        if (kPrefetch) prefetch_ahead<kNvfp4StepBytes>(values);
         __m512i weights[kStrips][kQuads];
         __m512 weight_scale[kStrips];
         unroll<kStrips>([&](auto s) MOEBENCH_INLINE {
@@ -120,18 +122,20 @@ void multiply_nvfp4_codes(const TileArgs& args) {
         scales += kScaleStepBytes;
         operand += Tokens * kCodeStepBytes;
       }
-      values += kChunkBytes - kChunkScales;
+      values += kChunkScaleBytes;
     }
     total.store(args.sums, strip);
   }
 }
 
-inline void fill_nvfp4_codes(CpuKernels& table) {
+template <int kPrefetchFrom>
+void fill_nvfp4_codes(CpuKernels& table) {
   constexpr int kNvfp4 = index_of(TileFormat::kNvfp4);
   table.operand_step_bytes[kNvfp4] = kCodeStepBytes;
   table.store_nvfp4_operand = store_nvfp4_codes;
-  unroll<Avx512Fp32::kTileTokens>(
-      [&](auto t) { table.multiply_tile[kNvfp4][t.kValue] = multiply_nvfp4_codes<t.kValue + 1>; });
+  unroll<Avx512Fp32::kTileTokens>([&](auto t) {
+    table.multiply_tile[kNvfp4][t.kValue] = multiply_nvfp4_codes<t.kValue + 1, kPrefetchFrom>;
+  });
 }
 
 }  // namespace
