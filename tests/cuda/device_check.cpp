@@ -141,7 +141,6 @@ struct DevicePlan {
   OnDevice<ExpertTiles> entries;
   OnDevice<std::int32_t> row_pair;
   OnDevice<PairPlace> places;
-  OnDevice<std::uint64_t> amax_key;
   OnDevice<WorkPosition> shares;
   OnDevice<std::int32_t> hand_over;
 };
@@ -156,7 +155,6 @@ DevicePlan check_route(const Case& c, testing::HostPlan expected,
       OnDevice(unwritten<ExpertTiles>(std::min(pairs, c.shape.num_experts))),
       OnDevice(unwritten<std::int32_t>(max_padded_rows(pairs, c.shape.num_experts, c.tile_set))),
       OnDevice(unwritten<PairPlace>(pairs)),
-      OnDevice(unwritten<std::uint64_t>(1)),
       OnDevice(unwritten<WorkPosition>(2 * (kGrid + 1))),
       OnDevice(unwritten<std::int32_t>(2 * hand_over_count(kGrid)))};
   constexpr WorkShape kWork[2] = {{56, 16, work_slices(56, kGrid)}, {3, 5, work_slices(3, kGrid)}};
@@ -170,7 +168,6 @@ DevicePlan check_route(const Case& c, testing::HostPlan expected,
                        plan.entries.get(),
                        plan.row_pair.get(),
                        plan.places.get(),
-                       plan.amax_key.get(),
                        plan.shares.get(),
                        plan.hand_over.get(),
                        kGrid,
@@ -199,7 +196,6 @@ DevicePlan check_route(const Case& c, testing::HostPlan expected,
   compare(c.name + " entries", plan.entries.fetch(), entries);
   compare(c.name + " row_pair", plan.row_pair.fetch(), rows);
   compare(c.name + " places", plan.places.fetch(), places);
-  compare(c.name + " amax key", plan.amax_key.fetch(), {0});
   std::vector<WorkPosition> shares;
   for (int gemm = 0; gemm < 2; ++gemm) {
     for (int block = 0; block <= kGrid; ++block) {
@@ -309,6 +305,7 @@ void check_permute(const Case& c, const testing::HostPlan& plan, const DevicePla
   const OnDevice device_tokens(tokens);
   const OnDevice device_global(global_scales);
   const OnDevice device_tensor(tensor_scale);
+  const OnDevice hidden_scale(unwritten<HiddenScale>(1));
   const OnDevice operand(unwritten<std::uint8_t>(rows * operand_row_bytes(columns)));
   const OnDevice scales(unwritten<float>(rows * divide_up(columns, kChunkDepth)));
   PermuteArgs args{};
@@ -322,6 +319,7 @@ void check_permute(const Case& c, const testing::HostPlan& plan, const DevicePla
   args.topk_ids = ids.get();
   args.global_scale = device_global.get();
   args.tensor_scale = device_tensor.get();
+  args.hidden_scale = hidden_scale.get();
   cuda_check(enqueue_permute(format, c.shape.act, args, nullptr), "permute");
   cuda_check(cudaDeviceSynchronize(), "permute");
 
@@ -339,6 +337,9 @@ void check_permute(const Case& c, const testing::HostPlan& plan, const DevicePla
   const std::string name = c.name + " permute " + name_of_format(format);
   compare(name, operand.fetch(), expected.operand);
   compare(name + " scales", scales.fetch(), expected.scales);
+  if (format == OperandFormat::kFp8Tensor && c.tokens > 0)
+    compare(name + " scale of h", hidden_scale.fetch(),
+            {HiddenScale{0, 0.0F, HiddenScale::kNoPair}});
 }
 
 void check_hidden(const Case& c, const testing::HostPlan& plan, const DevicePlan& device,
@@ -351,8 +352,6 @@ void check_hidden(const Case& c, const testing::HostPlan& plan, const DevicePlan
   const OnDevice device_h(h);
   const OnDevice operand(unwritten<std::uint8_t>(rows * operand_row_bytes(columns)));
   const OnDevice scales(unwritten<float>(rows * divide_up(columns, kChunkDepth)));
-  const OnDevice dynamic(unwritten<DeviceDynamicScale>(1));
-  cuda_check(cudaMemset(device.amax_key.get(), 0, 8), "check");
   PermuteArgs args{};
   args.rows = device_h.get();
   args.columns = columns;
@@ -361,26 +360,25 @@ void check_hidden(const Case& c, const testing::HostPlan& plan, const DevicePlan
   args.places = device.places.get();
   args.operand = operand.get();
   args.row_scale = scales.get();
-  args.amax_key = device.amax_key.get();
-  args.row_pair = device.row_pair.get();
-  args.dynamic_scale = dynamic.get();
+  HiddenScale found{0, 0.0F, HiddenScale::kNoPair};  // as GEMM1 leaves it, then as the pass does
+  std::int32_t attained = 0;
+  for (std::size_t pair = 0; pair < c.ids.size(); ++pair) {
+    const std::uint16_t* row = h.data() + plan.row_of_pair[pair] * columns;
+    for (std::int64_t i = 0; i < columns; ++i) {
+      const std::uint32_t magnitude = row[i] & 0x7FFFU;
+      if (magnitude <= found.amax) continue;
+      found.amax = magnitude;
+      attained = static_cast<std::int32_t>(pair);
+    }
+  }
+  const float amax = decode_act(c.shape.act, static_cast<std::uint16_t>(found.amax));
+  const OnDevice hidden_scale(std::vector<HiddenScale>{found});
+  args.hidden_scale = hidden_scale.get();
   cuda_check(enqueue_quantize_hidden(format, c.shape.act, args, nullptr), "quantize");
   cuda_check(cudaDeviceSynchronize(), "quantize");
 
   HostOperand expected{unwritten<std::uint8_t>(rows * operand_row_bytes(columns)),
                        unwritten<float>(rows * divide_up(columns, kChunkDepth))};
-  float amax = 0.0F;
-  std::int32_t attained = plan.row_pair.empty() ? -1 : plan.row_pair[0];
-  for (std::size_t row = 0; row < plan.row_pair.size(); ++row) {
-    if (plan.row_pair[row] < 0) continue;
-    for (std::int64_t i = 0; i < columns; ++i) {
-      const float value = std::fabs(decode_act(
-          c.shape.act, h[row * static_cast<std::size_t>(columns) + static_cast<std::size_t>(i)]));
-      if (value <= amax) continue;
-      amax = value;
-      attained = plan.row_pair[row];
-    }
-  }
   for (std::size_t pair = 0; pair < c.ids.size(); ++pair) {
     const std::uint16_t* row = h.data() + plan.row_of_pair[pair] * columns;
     put_row(expected, format, quantize_on_host(format, c.shape.act, row, columns, fp8_scale(amax)),
@@ -390,8 +388,9 @@ void check_hidden(const Case& c, const testing::HostPlan& plan, const DevicePlan
   compare(name, operand.fetch(), expected.operand);
   compare(name + " scales", scales.fetch(), expected.scales);
   if (format == OperandFormat::kFp8Tensor && !c.ids.empty()) {
-    compare(name + " dynamic scale", dynamic.fetch(),
-            {DeviceDynamicScale{fp8_scale(amax), attained}});
+    found.scale = fp8_scale(amax);
+    found.pair = attained;
+    compare(name + " scale of h", hidden_scale.fetch(), {found});
   }
 }
 

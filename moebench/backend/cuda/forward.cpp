@@ -1,4 +1,4 @@
-// Six or seven kernels on one stream: route, permute with quantisation, GEMM1 with SiLU and
+// Five or six kernels on one stream: route, permute with quantisation, GEMM1 with SiLU and
 // quantisation, for fp8 a quantising pass, GEMM2, combine.
 #include "moebench/backend/cuda/forward.h"
 
@@ -20,11 +20,10 @@ constexpr std::int64_t kActBytes = sizeof(std::uint16_t);
 constexpr std::int64_t kFloatBytes = sizeof(float);
 constexpr std::int64_t kIndexBytes = sizeof(std::int32_t);
 
-/// What route leaves besides the arrays, and the quantising pass.
+/// What route leaves besides the arrays, and where the scale of h is found.
 struct PlanState {
   PlanHeader header;
-  std::uint64_t amax_key;
-  DeviceDynamicScale dynamic_scale;
+  HiddenScale hidden_scale;
 };
 
 /// Columns of ForwardSizes::per_expert.
@@ -197,6 +196,9 @@ float* Forward::per_expert(int column) const {
 }
 
 bool Forward::quantizes_rows() const { return problem_.scheme.scheme == Scheme::kFp8; }
+bool Forward::one_hidden_scale() const {
+  return quantizes_rows() && !problem_.scheme.per_act_token;
+}
 
 void Forward::upload(cudaStream_t stream) {
   copy_to_device(tokens_.as<std::uint16_t>(), problem_.a, stream);
@@ -207,7 +209,7 @@ void Forward::upload(cudaStream_t stream) {
 
 void Forward::upload_scales(cudaStream_t stream) {
   const Scheme scheme = problem_.scheme.scheme;
-  if (scheme == Scheme::kFp8 && !problem_.scheme.per_act_token) {
+  if (one_hidden_scale()) {  // and one for all tokens
     copy_to_device(gate_up_scales_.as<float>(), std::vector<float>{problem_.scales.a1_scale},
                    stream);
   }
@@ -256,7 +258,6 @@ void Forward::enqueue(const DeviceArrays& arrays, cudaStream_t stream, PhaseMark
   route.entries = entries_.as<ExpertTiles>();
   route.row_pair = row_pair_.as<std::int32_t>();
   route.places = places_.as<PairPlace>();
-  route.amax_key = &plan->amax_key;
   route.shares = shares_.as<WorkPosition>();
   route.hand_over = hand_over_.as<std::int32_t>();
   route.grid = multiprocessors_;
@@ -277,6 +278,7 @@ void Forward::enqueue(const DeviceArrays& arrays, cudaStream_t stream, PhaseMark
   if (problem_.scheme.scheme == Scheme::kNvfp4)
     permute.global_scale = per_expert(kGateUpGlobalScale);
   permute.tensor_scale = gate_up_scales_.as<float>();
+  permute.hidden_scale = &plan->hidden_scale;
   cuda_check(enqueue_permute(token_format(problem_.scheme), shape.act, permute, stream), "permute");
 
   phase("gemm1+activation");
@@ -300,7 +302,6 @@ void Forward::enqueue(const DeviceArrays& arrays, cudaStream_t stream, PhaseMark
 }
 
 void Forward::enqueue_hidden_quantization(cudaStream_t stream) const {
-  PlanState* const plan = plan_.as<PlanState>();
   PermuteArgs args{};
   args.rows = hidden_rows_.as<std::uint16_t>();
   args.columns = problem_.shape.intermediate;
@@ -309,9 +310,7 @@ void Forward::enqueue_hidden_quantization(cudaStream_t stream) const {
   args.places = places_.as<PairPlace>();
   args.operand = down_operand_.as<std::uint8_t>();
   args.row_scale = down_scales_.as<float>();
-  args.amax_key = &plan->amax_key;
-  args.row_pair = row_pair_.as<std::int32_t>();
-  args.dynamic_scale = &plan->dynamic_scale;
+  args.hidden_scale = &plan_.as<PlanState>()->hidden_scale;
   cuda_check(
       enqueue_quantize_hidden(token_format(problem_.scheme), problem_.shape.act, args, stream),
       "quantize");
@@ -342,15 +341,14 @@ void Forward::enqueue_gemm(Projection projection, cudaStream_t stream) const {
     args.per_channel = scheme.per_out_ch;
     args.token_scale = (gate_up ? gate_up_scales_ : down_scales_).as<float>();
     args.per_token = scheme.per_act_token;
-    if (scheme.scheme == Scheme::kFp8 && !scheme.per_act_token && !gate_up) {
-      args.token_scale = &plan->dynamic_scale.scale;
-    }
+    if (one_hidden_scale() && !gate_up) args.token_scale = &plan->hidden_scale.scale;
   }
   if (gate_up) {
     args.hidden_output = hidden_output(scheme.scheme);
     args.hidden_out = (quantizes_rows() ? hidden_rows_ : down_operand_).as<std::uint8_t>();
     if (scheme.scheme == Scheme::kNvfp4) args.hidden_global_scale = per_expert(kDownGlobalScale);
     if (scheme.scheme == Scheme::kFp8Block) args.hidden_block_scale = down_scales_.as<float>();
+    if (one_hidden_scale()) args.hidden_amax = &plan->hidden_scale.amax;
   } else {
     args.pair_out = pair_out_.as<std::uint16_t>();
   }
@@ -363,10 +361,10 @@ void Forward::enqueue_gemm(Projection projection, cudaStream_t stream) const {
 }
 
 std::optional<DynamicScaleClaim> Forward::dynamic_scale(cudaStream_t stream) const {
-  if (problem_.scheme.scheme != Scheme::kFp8 || problem_.scheme.per_act_token) return std::nullopt;
+  if (!one_hidden_scale()) return std::nullopt;
   if (sizes_.pairs == 0) return DynamicScaleClaim{1.0F, -1};
-  DeviceDynamicScale found{};
-  copy_to_host(&found, &plan_.as<PlanState>()->dynamic_scale, sizeof found, stream);
+  HiddenScale found{};
+  copy_to_host(&found, &plan_.as<PlanState>()->hidden_scale, sizeof found, stream);
   return DynamicScaleClaim{found.scale, found.pair};
 }
 

@@ -108,7 +108,8 @@ class Forward final : public DeviceForward {
   void enqueue_gemm(Projection projection, cudaStream_t stream) const;
   void enqueue_hidden_quantization(cudaStream_t stream) const;
   [[nodiscard]] float* per_expert(int column) const;
-  [[nodiscard]] bool quantizes_rows() const;  ///< a pass between the GEMMs
+  [[nodiscard]] bool quantizes_rows() const;    ///< a pass between the GEMMs
+  [[nodiscard]] bool one_hidden_scale() const;  ///< for all of h, found by GEMM1 and that pass
 
   const MoeProblem& problem_;
   std::shared_ptr<const DeviceWeights> weights_;

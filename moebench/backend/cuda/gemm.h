@@ -47,6 +47,7 @@ struct GemmArgs {
   std::uint8_t* hidden_out;          ///< operand of GEMM2, or rows (kRows)
   const float* hidden_global_scale;  ///< kNvfp4: [E], a2's
   float* hidden_block_scale;         ///< kFp8Block: [padded rows][chunks of GEMM2], multiplier
+  std::uint32_t* hidden_amax;        ///< kRows: raised to the largest 16-bit magnitude; may be null
   // GEMM2's output: c2 [pairs][hidden], 16 bits
   std::uint16_t* pair_out;
   const std::int32_t*

@@ -339,8 +339,19 @@ class Consumer {
     } else if constexpr (kind == WeightKind::kFp8Block) {
       quantize_fp8_block<N>(tile, h);
     }
+    std::uint32_t largest = 0;
 #pragma unroll
-    for (int block = 0; block < kGroupBlocks; ++block) store_hidden<N>(tile, block, h[block]);
+    for (int block = 0; block < kGroupBlocks; ++block)
+      largest = __vmaxu2(largest, store_hidden<N>(tile, block, h[block]));
+    if constexpr (kind == WeightKind::kFp8) find_amax(largest);
+  }
+
+  /// `largest`: magnitudes of this thread's part of h, as bits, whose order is that of the values
+  /// with NaN above them all.
+  __device__ __forceinline__ void find_amax(std::uint32_t largest) const {
+    if (args_.hidden_amax == nullptr) return;
+    largest = __reduce_max_sync(kAllLanes, max(largest & 0xFFFF, largest >> 16));
+    if (ptx::known_here(thread_) % 32 == 0) atomicMax(args_.hidden_amax, largest);
   }
 
   /// Of each half of a pair, over the 8 lanes that hold the same tokens.
@@ -441,10 +452,11 @@ class Consumer {
   }
 
   /// As GEMM2's operand, or as rows (fp8). Lanes whose columns are neighbours swap, so that each
-  /// holds two columns of one token, the even lane of the first.
+  /// holds two columns of one token, the even lane of the first. Returns (fp8) the largest
+  /// magnitudes of what is stored: padding rows do not count.
   template <int N>
-  __device__ __forceinline__ void store_hidden(const TileSlot& tile, int block,
-                                               const BlockHidden<N>& h) const {
+  __device__ __forceinline__ std::uint32_t store_hidden(const TileSlot& tile, int block,
+                                                        const BlockHidden<N>& h) const {
     constexpr bool kRows = kind == WeightKind::kFp8;
     const std::int64_t row_bytes =
         kRows ? args_.intermediate * 2
@@ -459,15 +471,20 @@ class Consumer {
     std::uint8_t* out =
         args_.hidden_out + tile.first_row * row_bytes +
         (kRows ? token * row_bytes + column * 2 : operand_offset(N, token, column * 2));
-    if (column * 2 >= row_bytes) return;
+    std::uint32_t largest = 0;
+    if (column * 2 >= row_bytes) return largest;
 #pragma unroll
     for (int i = 0; i < N / 8; ++i) {
       // Low halves are the first token's.
       const std::uint32_t got = __shfl_xor_sync(kAllLanes, h[i], 4);
       const std::uint32_t two =
           odd ? __byte_perm(got, h[i], 0x7632) : __byte_perm(h[i], got, 0x5410);
-      if (i * 8 + token < valid) *reinterpret_cast<std::uint32_t*>(out + i * step) = two;
+      if (i * 8 + token < valid) {
+        *reinterpret_cast<std::uint32_t*>(out + i * step) = two;
+        if constexpr (kRows) largest = __vmaxu2(largest, two & 0x7FFF7FFF);
+      }
     }
+    return largest;
   }
 
   template <int N>

@@ -68,13 +68,15 @@ __device__ void load_global_scales(const PermuteArgs& args, std::int64_t item, i
   }
 }
 
-/// The scale of h and, from the first thread of all, its record.
+/// The scale of h, which a pair that attains it records.
 template <ActType kType>
-__device__ float hidden_tensor_scale(const PermuteArgs& args) {
-  const std::uint64_t key = *args.amax_key;
-  const float scale = fp8_scale_of(widen<kType>(static_cast<std::uint32_t>(key >> 32)));
-  if (blockIdx.x == 0 && threadIdx.x == 0) {
-    *args.dynamic_scale = {scale, args.row_pair[~static_cast<std::uint32_t>(key)]};
+__device__ float hidden_tensor_scale(HiddenScale& found, const uint4& raw, std::int64_t pair) {
+  const std::uint32_t amax = found.amax;
+  const float scale = fp8_scale_of(widen<kType>(amax));
+  // Where all of h is zero, all attain it: only those before the first so far add to the queue.
+  if (largest_magnitude(raw) == amax && pair < ptx::load_acquire(&found.pair)) {
+    atomicMin(&found.pair, static_cast<std::int32_t>(pair));
+    found.scale = scale;
   }
   return scale;
 }
@@ -100,7 +102,9 @@ __global__ void __launch_bounds__(kMaxUnitThreads) permute_units(PermuteArgs arg
     current = scales[0];
     raw = through_nvfp4<kType>(values, nvfp4_scale(widen<kType>(magnitude), current));
   } else if constexpr (kFormat == OperandFormat::kFp8Tensor) {
-    current = kSource == Source::kTokens ? *args.tensor_scale : hidden_tensor_scale<kType>(args);
+    current = kSource == Source::kTokens
+                  ? *args.tensor_scale
+                  : hidden_tensor_scale<kType>(*args.hidden_scale, raw, item);
     raw = through_fp8(values, ScaleDivider(current));
   } else if constexpr (kFormat == OperandFormat::kFp8Block) {
     magnitude = largest_over_lanes<kChunkUnits>(largest_magnitude(raw));
@@ -108,6 +112,9 @@ __global__ void __launch_bounds__(kMaxUnitThreads) permute_units(PermuteArgs arg
     raw = through_fp8(values, ScaleDivider(current));
   }
   wait_for<kSource>(Source::kTokens);
+  if constexpr (kFormat == OperandFormat::kFp8Tensor && kSource == Source::kTokens) {
+    if (blockIdx.x == 0 && threadIdx.x == 0) *args.hidden_scale = {0, 0.0F, HiddenScale::kNoPair};
+  }
   if (unit >= chunks * kChunkUnits) return;
 
   for (int first = 0; first < args.copies; first += kBatch) {
@@ -178,38 +185,6 @@ __global__ void __launch_bounds__(kMaxRowThreads) permute_rows(PermuteArgs args)
   }
 }
 
-/// The largest magnitude of h and the first padded row that holds it. A warp takes a pair's row at
-/// a time.
-__global__ void __launch_bounds__(kMaxUnitThreads) find_hidden_amax(PermuteArgs args) {
-  cudaGridDependencySynchronize();
-  cudaTriggerProgrammaticLaunchCompletion();
-  const std::int64_t lane = threadIdx.x % kWarpThreads;
-  const std::int64_t warps = std::int64_t{gridDim.x} * blockDim.x / kWarpThreads;
-  const std::int64_t units = args.columns / kUnitColumns;
-  std::uint64_t best = 0;
-  for (std::int64_t pair = (std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x) / kWarpThreads;
-       pair < args.items; pair += warps) {
-    const std::int64_t row = padded_row(args.places[pair]);
-    const std::uint16_t* values = args.rows + row * args.columns;
-    std::uint32_t magnitude = 0;
-#pragma unroll 8
-    for (std::int64_t unit = lane; unit < units; unit += kWarpThreads) {
-      magnitude = max(magnitude, largest_magnitude(load_unit(values, unit, args.columns)));
-    }
-    const std::uint64_t key =
-        std::uint64_t{magnitude} << 32 | (~static_cast<std::uint32_t>(row) & 0xFFFFFFFF);
-    best = max(best, key);
-  }
-  __shared__ unsigned long long block_best;
-  if (threadIdx.x == 0) block_best = 0;
-  __syncthreads();
-  atomicMax(&block_best, static_cast<unsigned long long>(best));
-  __syncthreads();
-  if (threadIdx.x == 0) {
-    atomicMax(reinterpret_cast<unsigned long long*>(args.amax_key), block_best);
-  }
-}
-
 struct Cut {
   int parts;
   int threads;
@@ -255,18 +230,10 @@ cudaError_t permute_as(OperandFormat format, const PermuteArgs& args, cudaStream
   return cudaErrorInvalidValue;
 }
 
-/// Blocks for the search: enough that every multiprocessor of the largest devices is full.
-constexpr std::int64_t kMaxSearchBlocks = 132 * 8;
-
 template <ActType kType>
 cudaError_t quantize_hidden_as(OperandFormat format, const PermuteArgs& args, cudaStream_t stream) {
   if (format == OperandFormat::kFp8Token) return launch_rows<kType, Source::kHidden>(args, stream);
   if (format != OperandFormat::kFp8Tensor) return cudaErrorInvalidValue;
-  const std::int64_t blocks =
-      std::min(kMaxSearchBlocks, divide_up(args.items, kMaxUnitThreads / kWarpThreads));
-  const cudaError_t error =
-      launch_overlapped(find_hidden_amax, {blocks, kMaxUnitThreads}, stream, args);
-  if (error != cudaSuccess) return error;
   return launch_units<kType, OperandFormat::kFp8Tensor, Source::kHidden>(args, stream);
 }
 

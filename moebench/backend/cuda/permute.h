@@ -20,10 +20,12 @@ enum class OperandFormat : std::uint8_t {
   kFp8Block,   ///< e4m3 as FP16, a scale for each row and 128 columns
 };
 
-/// What the layer found where its FP8 scale depends on all rows of h.
-struct DeviceDynamicScale {
-  float scale;
-  std::int32_t pair;
+/// The FP8 scale of all of h: cleared when the tokens are permuted, then found on the way.
+struct HiddenScale {
+  static constexpr std::int32_t kNoPair = 0x7FFFFFFF;
+  std::uint32_t amax;  ///< by GEMM1: largest 16-bit magnitude, as bits (above all others: NaN)
+  float scale;         ///< by the quantising pass
+  std::int32_t pair;   ///< by the quantising pass: the first that attains amax
 };
 
 struct PermuteArgs {
@@ -38,11 +40,7 @@ struct PermuteArgs {
   const std::int32_t* topk_ids;  ///< [items * copies]
   const float* global_scale;     ///< [E]
   const float* tensor_scale;     ///< tokens, kFp8Tensor: [1]
-  // h, kFp8Tensor
-  std::uint64_t*
-      amax_key;  ///< 0 before the layer: 16-bit magnitude of amax, complement of its first row
-  const std::int32_t* row_pair;       ///< [padded rows]
-  DeviceDynamicScale* dynamic_scale;  ///< written
+  HiddenScale* hidden_scale;     ///< kFp8Tensor
 };
 
 /// Bytes of an operand row of `columns` columns: whole chunks.

@@ -178,10 +178,7 @@ __device__ void make_plan(const RouteArgs& args, std::int32_t* counts, ExpertBeg
     for (int i = static_cast<int>(threadIdx.x); i < 2 * hand_over_count(args.grid); i += kThreads)
       args.hand_over[i] = 0;
   }
-  if (threadIdx.x == 0) {
-    *args.header = header;
-    if (args.amax_key != nullptr) *args.amax_key = 0;
-  }
+  if (threadIdx.x == 0) *args.header = header;
 }
 
 /// The pairs [begin, end) of one warp, in order. next[expert]: the expert's pairs in the segments

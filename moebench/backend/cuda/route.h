@@ -27,7 +27,6 @@ struct RouteArgs {
   std::int32_t*
       row_pair;       ///< [max_padded_rows]: pairs of an expert in ascending order; -1 on padding
   PairPlace* places;  ///< [pairs]
-  std::uint64_t* amax_key;  ///< set to 0 for the layer's search of an amax; may be null
   // The shares of two GEMMs
   WorkPosition* shares = nullptr;     ///< [2][grid + 1], GEMM1's first: work_begin(); may be null
   std::int32_t* hand_over = nullptr;  ///< [2][hand_over_count(grid)], set to 0; with `shares`

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <random>
 
 #include "moebench/backend/cuda/forward.h"
@@ -196,6 +197,75 @@ std::vector<SchemeCase> scheme_cases() {
 }
 INSTANTIATE_TEST_SUITE_P(Schemes, EmulatedForward, ::testing::ValuesIn(scheme_cases()),
                          testing::param_name<::testing::TestParamInfo<SchemeCase>>);
+
+/// The scale of h that the layer finds for what is uploaded.
+DynamicScaleClaim found_scale(Forward& forward, const MoeProblem& problem) {
+  return run(forward, problem, 1).claim.value();
+}
+
+class EmulatedHiddenScale : public ::testing::TestWithParam<ActType> {
+ protected:
+  static constexpr SchemeConfig kScheme{.scheme = Scheme::kFp8};
+  static LayerCase make(const std::vector<std::int64_t>& rows, bool exact = false) {
+    emulated::settings() = {1, 3};
+    return make_case(rows_layer("", 208, 144, rows), {kScheme, GetParam()}, exact);
+  }
+};
+
+TEST_P(EmulatedHiddenScale, PaddingRowsDoNotCount) {
+  LayerCase made = make({5, 41, 70});
+  const auto weights = pack_device(made.weights, {});
+  Forward fresh(made.problem, weights);
+  fresh.upload(nullptr);
+  const DynamicScaleClaim expected = found_scale(fresh, made.problem);
+  // What larger tokens leave in rows that are padding afterwards.
+  Forward used(made.problem, weights);
+  const std::vector<std::uint16_t> tokens = made.problem.a;
+  const std::vector<std::int32_t> ids = made.problem.routing.topk_ids;
+  for (std::uint16_t& x : made.problem.a)
+    x = encode_act(GetParam(), 16.0F * decode_act(GetParam(), x));
+  for (const std::int32_t expert : {0, 1, 2}) {
+    std::fill(made.problem.routing.topk_ids.begin(), made.problem.routing.topk_ids.end(), expert);
+    used.upload(nullptr);
+    EXPECT_GT(found_scale(used, made.problem).scale, 2.0F * expected.scale);
+  }
+  made.problem.a = tokens;
+  made.problem.routing.topk_ids = ids;
+  used.upload(nullptr);
+  const DynamicScaleClaim found = found_scale(used, made.problem);
+  EXPECT_EQ(found.scale, expected.scale);
+  EXPECT_EQ(found.pair, expected.pair);
+}
+
+TEST_P(EmulatedHiddenScale, OfZeros) {
+  LayerCase made = make({5, 41});
+  std::fill(made.problem.a.begin(), made.problem.a.end(), std::uint16_t{0});
+  Forward forward(made.problem, pack_device(made.weights, {}));
+  forward.upload(nullptr);
+  const DynamicScaleClaim found = found_scale(forward, made.problem);
+  EXPECT_EQ(found.scale, 1.0F);
+  EXPECT_EQ(found.pair, 0);
+}
+
+TEST_P(EmulatedHiddenScale, NanIsLargerThanInfinity) {
+  // Gates overflow: SiLU makes infinity of one sign, NaN of the other.
+  LayerCase made = make({5, 41}, true);
+  MoeProblem& problem = made.problem;
+  const float large = GetParam() == ActType::kFp16 ? 0x1p15F : 0x1p126F;
+  for (std::size_t i = 0; i < problem.a.size(); ++i)
+    problem.a[i] = encode_act(GetParam(), i / 208 % 2 == 0 ? large : -large);
+  problem.scales.a1_scale = large / 256.0F;
+  Forward forward(problem, pack_device(made.weights, {}));
+  forward.upload(nullptr);
+  const DynamicScaleClaim found = found_scale(forward, problem);
+  EXPECT_TRUE(std::isnan(found.scale)) << found.scale;
+  EXPECT_LT(found.pair, problem.tokens);
+}
+
+INSTANTIATE_TEST_SUITE_P(Types, EmulatedHiddenScale,
+                         ::testing::Values(ActType::kFp16, ActType::kBf16), [](const auto& type) {
+                           return type.param == ActType::kFp16 ? "fp16" : "bf16";
+                         });
 
 // One scheme: it is a deep layer for an emulated device.
 TEST(EmulatedPieces, OfSplitTiles) {

@@ -145,6 +145,12 @@ T atomicMax(T* p, U value) {
   *p = std::max(*p, static_cast<T>(value));
   return old;
 }
+template <typename T, typename U>
+T atomicMin(T* p, U value) {
+  const T old = *p;
+  *p = std::min(*p, static_cast<T>(value));
+  return old;
+}
 
 // ---------------------------------------------------------------- arithmetic
 
