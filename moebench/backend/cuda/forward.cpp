@@ -111,8 +111,7 @@ ForwardSizes::ForwardSizes(const MoeShape& shape, const SchemeConfig& scheme,
                            std::int64_t token_count, int multiprocessors) {
   constexpr const char* kWhat = "scratch of a case";
   pairs = checked_product(kWhat, {token_count, shape.topk});
-  tile_set =
-      scheme.scheme == Scheme::kFp8Block ? TileSet::kSmall : tile_set_for(pairs, shape.num_experts);
+  tile_set = tile_set_for(pairs, shape.num_experts);
   padded_rows = max_padded_rows(pairs, shape.num_experts, tile_set);
   tokens = checked_product(kWhat, {token_count, shape.hidden, kActBytes});
   ids = pairs * kIndexBytes;

@@ -415,7 +415,7 @@ class Consumer {
     for (int i = 0; i < N / 8; ++i) {
       const std::uint32_t amax = largest_of_lanes(largest_pair<type>(h[0][i], h[1][i]));
       if (row_pair() == 0) {
-        float* out = exchange_ + strip() * kExchangeRows + first_token();
+        float* out = exchange_ + strip() * kMaxTileTokens + first_token();
         *reinterpret_cast<float2*>(out + i * 8) = widen_pair<type>(amax);
       }
     }
@@ -426,7 +426,7 @@ class Consumer {
       float amax = 0.0F;
 #pragma unroll
       for (int other = 0; other < kConsumerWarps; ++other) {
-        amax = fmaxf(amax, exchange_[other * kExchangeRows + threadIdx.x]);
+        amax = fmaxf(amax, exchange_[other * kMaxTileTokens + threadIdx.x]);
       }
       const float scale = fp8_scale(amax);
       exchange_[threadIdx.x] = scale;
@@ -584,13 +584,9 @@ cudaError_t launch_grouped_gemm(const GemmArgs& args, cudaStream_t stream) {
 
 template <WeightKind kind, HalfType type, Projection projection>
 cudaError_t launch_grouped_gemm(const GemmArgs& args, cudaStream_t stream) {
-  if (args.tile_set == TileSet::kSmall)
-    return launch_grouped_gemm<kind, type, projection, TileSet::kSmall>(args, stream);
-  if constexpr (kind == WeightKind::kFp8Block) {
-    return cudaErrorInvalidValue;  // its two sets of sums do not fit into the registers
-  } else {
-    return launch_grouped_gemm<kind, type, projection, TileSet::kLarge>(args, stream);
-  }
+  return args.tile_set == TileSet::kSmall
+             ? launch_grouped_gemm<kind, type, projection, TileSet::kSmall>(args, stream)
+             : launch_grouped_gemm<kind, type, projection, TileSet::kLarge>(args, stream);
 }
 
 template <WeightKind kind>

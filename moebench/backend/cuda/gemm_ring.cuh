@@ -24,9 +24,8 @@ static_assert(kGroups * kConsumerRegisters + kProducerRegisters <= 3 * kEntryReg
 /// Shared memory: the ring, aligned to the swizzle's 1024 bytes, then what consumers exchange, then
 /// barriers.
 inline constexpr int kSharedBytes = 227 * 1024;
-/// fp8-block only, whose tiles are small.
-inline constexpr int kExchangeRows = max_tile_rows(TileSet::kSmall);
-inline constexpr int kExchangeBytes = kConsumerWarps * kExchangeRows * 4;
+/// fp8-block only.
+inline constexpr int kExchangeBytes = kConsumerWarps * kMaxTileTokens * 4;
 inline constexpr int kBarrierBytes = 2 * kMaxStages * 8;
 /// The producer is at most kMaxStages tiles ahead of a consumer that is still finishing one, and
 /// describes the next.

@@ -151,7 +151,7 @@ class EmulatedForward : public ::testing::TestWithParam<SchemeCase> {};
 TEST_P(EmulatedForward, EveryTileSize) {
   check_layer(rows_layer("the small tiles", 208, 144, {5, 41, 12, 80, 30, 20}), GetParam(),
               {{1, 1}, {7, 2}});
-  check_layer(rows_layer("the large tiles", 128, 208, {120, 1, 150, 0, 70, 40}), GetParam(),
+  check_layer(rows_layer("the large tiles", 128, 208, {120, 1, 150, 0, 70, 40, 56}), GetParam(),
               {{3, 3}, {5, 4}});
 }
 
