@@ -274,9 +274,12 @@ void put_row(HostOperand& out, OperandFormat format, const QuantizedRow& row,
     std::memcpy(&out.operand[static_cast<std::size_t>(at)], &row.values[i], 2);
   }
   if (format != OperandFormat::kFp8Token && format != OperandFormat::kFp8Block) return;
-  const auto scales = static_cast<std::int64_t>(row.scales.size());
-  std::copy(row.scales.begin(), row.scales.end(),
-            out.scales.begin() + plan.row_of_pair[pair] * scales);
+  const auto chunks = static_cast<std::int64_t>(row.scales.size());  // or one for all of the row
+  for (std::int64_t chunk = 0; chunk < chunks; ++chunk) {
+    const std::int64_t at = operand_scale_index(tile_begin, plan.tile_rows[pair],
+                                                plan.row_of_pair[pair] - tile_begin, chunk, chunks);
+    out.scales[static_cast<std::size_t>(at)] = row.scales[static_cast<std::size_t>(chunk)];
+  }
 }
 
 constexpr OperandFormat kFormats[] = {OperandFormat::kWide, OperandFormat::kNvfp4,

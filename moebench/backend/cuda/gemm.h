@@ -39,14 +39,14 @@ struct GemmArgs {
   const float* weight_scale;  ///< [E], or per channel [E][2N or K] in canonical row order, or
                               ///< blocks (fp8-block): [E][ceil(rows/128)][chunks]
   bool per_channel;
-  const float* token_scale;  ///< [1] (fp8 per tensor), [padded rows] (per token), blocks: [padded
-                             ///< rows][chunks]; null = 1
+  const float* token_scale;  ///< [1] (fp8 per tensor), [padded rows] (per token), blocks:
+                             ///< operand_scale_index(); null = 1
   bool per_token;
   // GEMM1's output
   HiddenOutput hidden_output;
   std::uint8_t* hidden_out;          ///< operand of GEMM2, or rows (kRows)
   const float* hidden_global_scale;  ///< kNvfp4: [E], a2's
-  float* hidden_block_scale;         ///< kFp8Block: [padded rows][chunks of GEMM2], multiplier
+  float* hidden_block_scale;         ///< kFp8Block: operand_scale_index(), of GEMM2
   std::uint32_t* hidden_amax;        ///< kRows: raised to the largest 16-bit magnitude; may be null
   // GEMM2's output: c2 [pairs][hidden], 16 bits
   std::uint16_t* pair_out;

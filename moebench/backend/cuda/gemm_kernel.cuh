@@ -88,12 +88,14 @@ class Consumer {
   /// 16-column groups that are expanded at a time: the registers for four are there up to 64
   /// tokens.
   template <int N>
-  static constexpr int kBatch = N <= 64 && kind != WeightKind::kFp8Block ? 4 : 2;
+  static constexpr int kBatch = N <= 64 ? 4 : 2;
 
   template <int N, int kFirstGroup>
   __device__ __forceinline__ static void multiply_batch(BlockSums<N>& sums, Reader& reader,
                                                         std::uint64_t operand) {
     constexpr int kCount = kBatch<N>;
+    // Sums of one chunk begin here. Set to zero before, they took a move each in the largest size.
+    constexpr bool kAssign = kind == WeightKind::kFp8Block && kFirstGroup == 0;
     std::uint32_t a[kCount][4];
     reader.template expand<kFirstGroup, kCount>(a);
     // All of it before the first multiplication: a register that is written between two of them
@@ -107,7 +109,12 @@ class Consumer {
       constexpr int kGroupsPerSwizzle = kSwizzleBytes / 2 / kScaleGroup;
       const int offset = group / kGroupsPerSwizzle * (N * kSwizzleBytes) +
                          group % kGroupsPerSwizzle * kScaleGroup * 2;
-      ptx::Wgmma<kWide == Wide::kBf16, N>::multiply(sums, a[i], operand + (offset >> 4));
+      const std::uint64_t columns = operand + (offset >> 4);
+      if (kAssign && i == 0) {
+        ptx::Wgmma<kWide == Wide::kBf16, N, false>::multiply(sums, a[i], columns);
+      } else {
+        ptx::Wgmma<kWide == Wide::kBf16, N>::multiply(sums, a[i], columns);
+      }
     }
     ptx::wgmma_commit();
   }
@@ -171,45 +178,43 @@ class Consumer {
         projection == Projection::kGateUp ? 2 * args_.intermediate : args_.hidden;
     const float* weight_scales =
         args_.weight_scale + tile.expert * divide_up(rows, kChunkDepth) * chunks;
-    const float* token_scales = args_.token_scale + (tile.first_row + first_token()) * chunks;
-    const float* row_scales[kGroupBlocks][2];
-    for (int block = 0; block < kGroupBlocks; ++block) {
-      for (int upper = 0; upper < 2; ++upper) {
-        row_scales[block][upper] =
-            weight_scales + weight_row(tile, block, upper) / kChunkDepth * chunks;
-      }
-    }
+    // The same for both blocks: they are 16 columns of h for each warp, or 128 neighbours.
+    const float* row_scales[2];
+    for (int upper = 0; upper < 2; ++upper)
+      row_scales[upper] = weight_scales + weight_row(tile, 0, upper) / kChunkDepth * chunks;
     const int last_chunk = tile.first_chunk + tile.chunks;
     for (int chunk = tile.first_chunk; chunk < last_chunk; ++chunk) {
       ptx::barrier_wait(ring_.full_at(at_.stage), at_.phase);
-      Sums<N> parts{};
+      const float2 scale = {row_scales[0][chunk],
+                            row_scales[projection == Projection::kGateUp ? 1 : 0][chunk]};
+      Sums<N> parts;
       const std::uint64_t operand = operand_at(at_.stage);
       Reader first(weights_at(at_.stage, 0), thread_);
       Reader second(weights_at(at_.stage, 1), thread_);
       multiply_batch<N, 0>(parts[0], first, operand);
       multiply_rest<N, 0>(parts, first, second, operand);
-      float scales[kGroupBlocks][2];
-      for (int block = 0; block < kGroupBlocks; ++block) {
-        for (int upper = 0; upper < 2; ++upper)
-          scales[block][upper] = row_scales[block][upper][chunk];
-      }
+      const std::uint32_t token_scales = ring_.scales_at(at_.stage) + first_token() * 4;
+      // What is still under way is block 1's last batch.
+      add_scaled<N>(sums[0], parts[0], scale, token_scales);
       ptx::wgmma_wait<0>();
+      add_scaled<N>(sums[1], parts[1], scale, token_scales);
       release(at_.stage);
       at_.advance(ring_.stages);
+    }
+  }
+
+  /// `scale`: of the thread's lower and upper row.
+  template <int N>
+  __device__ __forceinline__ static void add_scaled(BlockSums<N>& sums, const BlockSums<N>& part,
+                                                    const float2& scale,
+                                                    std::uint32_t token_scales) {
 #pragma unroll
-      for (int i = 0; i < N / 8; ++i) {
-        const float token0 = token_scales[i * 8 * chunks + chunk];
-        const float token1 = token_scales[(i * 8 + 1) * chunks + chunk];
-#pragma unroll
-        for (int block = 0; block < kGroupBlocks; ++block) {
-          float* sum = sums[block] + i * 4;
-          const float* part = parts[block] + i * 4;
-          sum[0] += part[0] * (scales[block][0] * token0);
-          sum[1] += part[1] * (scales[block][0] * token1);
-          sum[2] += part[2] * (scales[block][1] * token0);
-          sum[3] += part[3] * (scales[block][1] * token1);
-        }
-      }
+    for (int i = 0; i < N / 8; ++i) {
+      const float2 token = ptx::load_shared_8(token_scales + i * 32);
+      sums[i * 4] = __fmaf_rn(part[i * 4], scale.x * token.x, sums[i * 4]);
+      sums[i * 4 + 1] = __fmaf_rn(part[i * 4 + 1], scale.x * token.y, sums[i * 4 + 1]);
+      sums[i * 4 + 2] = __fmaf_rn(part[i * 4 + 2], scale.y * token.x, sums[i * 4 + 2]);
+      sums[i * 4 + 3] = __fmaf_rn(part[i * 4 + 3], scale.y * token.y, sums[i * 4 + 3]);
     }
   }
 
@@ -421,7 +426,8 @@ class Consumer {
     }
     ptx::named_barrier(kAllConsumers, kConsumerThreads);
     const std::int64_t groups = divide_up(args_.intermediate, kChunkDepth);
-    float* scales = args_.hidden_block_scale + tile.first_row * groups + tile.row_tile;
+    float* scales =
+        args_.hidden_block_scale + operand_scale_index(tile.first_row, N, 0, tile.row_tile, groups);
     if (threadIdx.x < N) {
       float amax = 0.0F;
 #pragma unroll
@@ -430,7 +436,7 @@ class Consumer {
       }
       const float scale = fp8_scale(amax);
       exchange_[threadIdx.x] = scale;
-      if (static_cast<int>(threadIdx.x) < tile.valid_rows) scales[threadIdx.x * groups] = scale;
+      if (static_cast<int>(threadIdx.x) < tile.valid_rows) scales[threadIdx.x] = scale;
     }
     ptx::named_barrier(kAllConsumers, kConsumerThreads);
 #pragma unroll
@@ -443,12 +449,6 @@ class Consumer {
                                                   e4m3_round(__fdiv_rn(value.y, scale.y)));
       }
     }
-  }
-
-  /// As in quant/fp8.h: amax / 448, never rounded to 0; 1 for amax 0.
-  __device__ __forceinline__ static float fp8_scale(float amax) {
-    if (amax == 0.0F) return 1.0F;
-    return fmaxf(__fdiv_rn(amax, 448.0F), 1.401298464e-45F);
   }
 
   /// As GEMM2's operand, or as rows (fp8). Lanes whose columns are neighbours swap, so that each
@@ -542,12 +542,14 @@ __global__ void __launch_bounds__(kGemmThreads, 1)
   const std::uint32_t aligned = (base + 1023) / 1024 * 1024;
   const std::uint32_t after_ring = aligned + kRingBytes;
   auto* exchange = reinterpret_cast<float*>(shared + (after_ring - base));
-  const std::uint32_t barriers = after_ring + kExchangeBytes;
+  const std::uint32_t scales = after_ring + kExchangeBytes;
+  const std::uint32_t barriers = scales + kScaleStages * kScaleStageBytes;
   ptx::allow_next_kernel();
 
   // The ring is as deep as the largest tile of this call leaves room for.
   Ring ring{};
   ring.data = aligned;
+  ring.scales = scales;
   ring.full = barriers;
   ring.empty = barriers + kMaxStages * 8;
   ring.tiles = reinterpret_cast<TileSlot*>(shared + (barriers + kBarrierBytes - base));

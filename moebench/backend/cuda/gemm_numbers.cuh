@@ -35,6 +35,12 @@ __device__ __forceinline__ float e4m3_round(float x) {
   return __half2float(__ushort_as_half(static_cast<std::uint16_t>(pair)));
 }
 
+/// As in quant/fp8.h: amax / 448, never rounded to 0; 1 for amax 0.
+__device__ __forceinline__ float fp8_scale(float amax) {
+  if (amax == 0.0F) return 1.0F;
+  return fmaxf(__fdiv_rn(amax, 448.0F), 1.401298464e-45F);
+}
+
 /// Nearest E2M1 value, ties to the even code, saturating at 6. Adding 2^22 times the power of two
 /// below rounds to one mantissa bit; below 1 the step stays that of 1.
 __device__ __forceinline__ float e2m1_round(float x) {

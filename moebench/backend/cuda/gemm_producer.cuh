@@ -36,6 +36,10 @@ class Producer {
   }
 
  private:
+  /// Scales of tokens that go with a chunk of their operand.
+  static constexpr bool kScaled = kind == WeightKind::kFp8Block;
+  static constexpr int kTokenScaleBytes = kScaled ? 4 : 0;
+
   __device__ void produce(const TileWork& work, const TileWork::HandOver& sums) {
     // Sums are only given to a slot whose last ones were fetched.
     if (sums.gives) wait_for_value(args_.hand_over + 1 + sums.slot, sums.full - 1);
@@ -61,6 +65,12 @@ class Producer {
       const std::uint32_t full = ring_.full_at(at_.stage);
       ptx::copy_to_shared(ring_.at(at_.stage) + kTileBlocks * kWeightChunkBytes<kind>, operand,
                           operand_bytes, full);
+      if constexpr (kScaled) {
+        ptx::copy_to_shared(
+            ring_.scales_at(at_.stage),
+            args_.token_scale + (operand - ptx::known_here(args_.operand)) / kOperandChunkBytes,
+            operand_bytes / kOperandChunkBytes * kTokenScaleBytes, full);
+      }
       operand += operand_bytes;
       ptx::barrier_arrive(full);  // the second of two: what describe() wrote is there
       at_.advance(ring_.stages);
@@ -85,8 +95,8 @@ class Producer {
   /// The next chunk, into the stage at hand.
   __device__ void load_weights(WeightStream& stream, const TileWork& work) const {
     const std::uint32_t full = ring_.full_at(at_.stage);
-    ptx::barrier_expect(
-        full, stream.blocks * kWeightChunkBytes<kind> + work.entry.tile_rows * kOperandChunkBytes);
+    ptx::barrier_expect(full, stream.blocks * kWeightChunkBytes<kind> +
+                                  work.entry.tile_rows * (kOperandChunkBytes + kTokenScaleBytes));
     std::uint32_t to = ring_.at(at_.stage);
     const std::uint8_t* from = stream.next;
 #pragma unroll

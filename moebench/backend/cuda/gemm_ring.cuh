@@ -21,11 +21,13 @@ inline constexpr int kConsumerRegisters = 232;
 inline constexpr int kProducerRegisters = 40;
 static_assert(kGroups * kConsumerRegisters + kProducerRegisters <= 3 * kEntryRegisters);
 
-/// Shared memory: the ring, aligned to the swizzle's 1024 bytes, then what consumers exchange, then
-/// barriers.
+/// Shared memory: the ring, aligned to the swizzle's 1024 bytes, then what consumers exchange, the
+/// part of the ring that holds scales, and barriers.
 inline constexpr int kSharedBytes = 227 * 1024;
 /// fp8-block only.
 inline constexpr int kExchangeBytes = kConsumerWarps * kMaxTileTokens * 4;
+inline constexpr int kScaleStageBytes = kMaxTileTokens * 4;
+inline constexpr int kScaleStages = 6;
 inline constexpr int kBarrierBytes = 2 * kMaxStages * 8;
 /// The producer is at most kMaxStages tiles ahead of a consumer that is still finishing one, and
 /// describes the next.
@@ -33,14 +35,16 @@ inline constexpr int kTileSlots = 16;
 static_assert(kTileSlots > kMaxStages + 1);
 inline constexpr int kTileSlotBytes = 44;
 inline constexpr int kRingBytes =
-    (kSharedBytes - 1024 - kExchangeBytes - kBarrierBytes - kTileSlots * kTileSlotBytes) / 1024 *
-    1024;
+    (kSharedBytes - 1024 - kExchangeBytes - kScaleStages * kScaleStageBytes - kBarrierBytes -
+     kTileSlots * kTileSlotBytes) /
+    1024 * 1024;
 
 template <WeightKind kind>
 inline constexpr int kWeightChunkBytes =
     kind == WeightKind::kNvfp4 ? kNvfp4ChunkBytes : kFp8ChunkBytes;
 /// Bytes of a token's row in an operand per chunk of 128 columns.
 inline constexpr int kOperandChunkBytes = kChunkDepth * 2;
+static_assert(kRingBytes / (kTileBlocks * kFp8ChunkBytes + 8 * kOperandChunkBytes) <= kScaleStages);
 
 /// What a thread block multiplies at a time: 256 weight rows x tile_rows tokens over the chunks
 /// [first_chunk, last_chunk).
@@ -190,13 +194,15 @@ struct RingPosition {
 };
 
 struct Ring {
-  std::uint32_t data;  ///< shared address
-  std::uint32_t full;  ///< barriers
+  std::uint32_t data;    ///< shared address
+  std::uint32_t scales;  ///< fp8-block
+  std::uint32_t full;    ///< barriers
   std::uint32_t empty;
   TileSlot* tiles;
   int stages;
   int stage_bytes;
   __device__ std::uint32_t at(int stage) const { return data + stage * stage_bytes; }
+  __device__ std::uint32_t scales_at(int stage) const { return scales + stage * kScaleStageBytes; }
   __device__ std::uint32_t full_at(int stage) const { return full + stage * 8; }
   __device__ std::uint32_t empty_at(int stage) const { return empty + stage * 8; }
 };

@@ -173,6 +173,16 @@ MOEBENCH_HOST_DEVICE constexpr std::int64_t operand_offset(std::int64_t tile_row
   return (chunk * tile_rows + row) * kSwizzleBytes + (unit ^ (row % 8)) * 16 + byte % 16;
 }
 
+/// fp8-block: where the scale of row `row` in a chunk lies among those of all tiles: as the operand
+/// does, a chunk's after the other's.
+MOEBENCH_HOST_DEVICE constexpr std::int64_t operand_scale_index(std::int64_t tile_begin,
+                                                                std::int64_t tile_rows,
+                                                                std::int64_t row,
+                                                                std::int64_t chunk,
+                                                                std::int64_t chunks) {
+  return tile_begin * chunks + chunk * tile_rows + row;
+}
+
 /// wgmma's descriptor of an operand chunk at this shared address: K-major, the 128-byte swizzle,
 /// 8-row groups 1024 bytes apart.
 MOEBENCH_HOST_DEVICE constexpr std::uint64_t operand_descriptor(std::uint32_t address) {

@@ -135,7 +135,9 @@ __global__ void __launch_bounds__(kMaxUnitThreads) permute_units(PermuteArgs arg
       store_unit(args, places[i], unit, raw);
       if constexpr (kFormat == OperandFormat::kFp8Block) {
         if (unit % kChunkUnits == 0) {
-          args.row_scale[padded_row(places[i]) * chunks + unit / kChunkUnits] = current;
+          const PairPlace& place = places[i];
+          args.row_scale[operand_scale_index(place.tile_begin, place.tile_rows, place.row,
+                                             unit / kChunkUnits, chunks)] = current;
         }
       }
     }

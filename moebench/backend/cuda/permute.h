@@ -35,7 +35,7 @@ struct PermuteArgs {
   std::int32_t copies;        ///< topk, or 1
   const PairPlace* places;    ///< [items * copies]
   std::uint8_t* operand;
-  float* row_scale;  ///< written: kFp8Token [padded rows], kFp8Block [padded rows][chunks]
+  float* row_scale;  ///< written: kFp8Token [padded rows], kFp8Block operand_scale_index()
   // Tokens, kNvfp4
   const std::int32_t* topk_ids;  ///< [items * copies]
   const float* global_scale;     ///< [E]

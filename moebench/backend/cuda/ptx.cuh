@@ -84,6 +84,12 @@ __device__ inline uint4 load_shared_16(std::uint32_t address) {
   return v;
 }
 
+__device__ inline float2 load_shared_8(std::uint32_t address) {
+  float2 v;
+  asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(v.x), "=f"(v.y) : "r"(address));
+  return v;
+}
+
 // Two 16-bit numbers of a register, the first in the low half.
 __device__ __forceinline__ std::uint32_t round_pair_fp16(float low, float high) {
   std::uint32_t pair;
@@ -173,6 +179,11 @@ __device__ inline int known_here(int x) {
   asm volatile("" : "+r"(x));
   return x;
 }
+template <typename T>
+__device__ inline T* known_here(T* p) {
+  asm volatile("" : "+l"(p));
+  return p;
+}
 
 /// `x`, which is the same in all lanes of the warp, as something that the compiler knows to be so:
 /// what follows from it then takes uniform registers and instructions.
@@ -190,12 +201,12 @@ __device__ inline void wgmma_wait() {
 }
 
 // wgmma m64nNk16, A (the weights) from registers, B (the tokens) from shared memory, FP32
-// accumulators d[N/2]. d += A * B. Operands are numbered: the accumulators, 4 registers of A, the
-// descriptor of B.
-#define MOEBENCH_D4(i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3])
-#define MOEBENCH_D8(i) MOEBENCH_D4(i), MOEBENCH_D4(i + 4)
-#define MOEBENCH_D16(i) MOEBENCH_D8(i), MOEBENCH_D8(i + 8)
-#define MOEBENCH_D32(i) MOEBENCH_D16(i), MOEBENCH_D16(i + 16)
+// accumulators d[N/2]. d += A * B, or d = A * B. Operands are numbered: the accumulators, 4
+// registers of A, the descriptor of B.
+#define MOEBENCH_D4(C, i) C(d[i]), C(d[i + 1]), C(d[i + 2]), C(d[i + 3])
+#define MOEBENCH_D8(C, i) MOEBENCH_D4(C, i), MOEBENCH_D4(C, i + 4)
+#define MOEBENCH_D16(C, i) MOEBENCH_D8(C, i), MOEBENCH_D8(C, i + 8)
+#define MOEBENCH_D32(C, i) MOEBENCH_D16(C, i), MOEBENCH_D16(C, i + 16)
 #define MOEBENCH_S4 "%0,%1,%2,%3"
 #define MOEBENCH_S8 MOEBENCH_S4 ",%4,%5,%6,%7"
 #define MOEBENCH_S12 MOEBENCH_S8 ",%8,%9,%10,%11"
@@ -207,40 +218,43 @@ __device__ inline void wgmma_wait() {
 #define MOEBENCH_S32 MOEBENCH_S24 ",%24,%25,%26,%27,%28,%29,%30,%31"
 #define MOEBENCH_S40 MOEBENCH_S32 ",%32,%33,%34,%35,%36,%37,%38,%39"
 
-template <bool kBf16, int N>
+template <bool kBf16, int N, bool kAdd = true>
 struct Wgmma;
-#define MOEBENCH_WGMMA(BF16, TYPE, N, REGS, OUT, A0, A1, A2, A3, B)                          \
+#define MOEBENCH_WGMMA(BF16, TYPE, ADD, N, REGS, OUT, A0, A1, A2, A3, B)                     \
   template <>                                                                                \
-  struct Wgmma<BF16, N> {                                                                    \
+  struct Wgmma<BF16, N, ADD> {                                                               \
     __device__ static void multiply(float (&d)[N / 2], const std::uint32_t (&a)[4],          \
                                     std::uint64_t b) {                                       \
       asm volatile("wgmma.mma_async.sync.aligned.m64n" #N "k16.f32." TYPE "." TYPE " {" REGS \
-                   "}, {%" #A0 ",%" #A1 ",%" #A2 ",%" #A3 "}, %" #B ", 1, 1, 1, 0;\n"        \
+                   "}, {%" #A0 ",%" #A1 ",%" #A2 ",%" #A3 "}, %" #B ", " #ADD ", 1, 1, 0;\n" \
                    : OUT                                                                     \
                    : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));                    \
     }                                                                                        \
   };
-#define MOEBENCH_WGMMA_SIZES(BF16, TYPE)                                                           \
-  MOEBENCH_WGMMA(BF16, TYPE, 8, MOEBENCH_S4, MOEBENCH_D4(0), 4, 5, 6, 7, 8)                        \
-  MOEBENCH_WGMMA(BF16, TYPE, 16, MOEBENCH_S8, MOEBENCH_D8(0), 8, 9, 10, 11, 12)                    \
-  MOEBENCH_WGMMA(BF16, TYPE, 24, MOEBENCH_S12, MOEBENCH_D8(0) MOEBENCH_COMMA MOEBENCH_D4(8), 12,   \
-                 13, 14, 15, 16)                                                                   \
-  MOEBENCH_WGMMA(BF16, TYPE, 40, MOEBENCH_S20, MOEBENCH_D16(0) MOEBENCH_COMMA MOEBENCH_D4(16), 20, \
-                 21, 22, 23, 24)                                                                   \
-  MOEBENCH_WGMMA(BF16, TYPE, 56, MOEBENCH_S28,                                                     \
-                 MOEBENCH_D16(0) MOEBENCH_COMMA MOEBENCH_D8(16) MOEBENCH_COMMA MOEBENCH_D4(24),    \
-                 28, 29, 30, 31, 32)                                                               \
-  MOEBENCH_WGMMA(BF16, TYPE, 72, MOEBENCH_S36, MOEBENCH_D32(0) MOEBENCH_COMMA MOEBENCH_D4(32), 36, \
-                 37, 38, 39, 40)                                                                   \
-  MOEBENCH_WGMMA(BF16, TYPE, 32, MOEBENCH_S16, MOEBENCH_D16(0), 16, 17, 18, 19, 20)                \
-  MOEBENCH_WGMMA(BF16, TYPE, 48, MOEBENCH_S24, MOEBENCH_D16(0) MOEBENCH_COMMA MOEBENCH_D8(16), 24, \
-                 25, 26, 27, 28)                                                                   \
-  MOEBENCH_WGMMA(BF16, TYPE, 64, MOEBENCH_S32, MOEBENCH_D32(0), 32, 33, 34, 35, 36)                \
-  MOEBENCH_WGMMA(BF16, TYPE, 80, MOEBENCH_S40, MOEBENCH_D32(0) MOEBENCH_COMMA MOEBENCH_D8(32), 40, \
-                 41, 42, 43, 44)
+#define MOEBENCH_WGMMA_SIZES(BF16, TYPE, ADD, C)                                            \
+  MOEBENCH_WGMMA(BF16, TYPE, ADD, 8, MOEBENCH_S4, MOEBENCH_D4(C, 0), 4, 5, 6, 7, 8)         \
+  MOEBENCH_WGMMA(BF16, TYPE, ADD, 16, MOEBENCH_S8, MOEBENCH_D8(C, 0), 8, 9, 10, 11, 12)     \
+  MOEBENCH_WGMMA(BF16, TYPE, ADD, 24, MOEBENCH_S12,                                         \
+                 MOEBENCH_D8(C, 0) MOEBENCH_COMMA MOEBENCH_D4(C, 8), 12, 13, 14, 15, 16)    \
+  MOEBENCH_WGMMA(BF16, TYPE, ADD, 40, MOEBENCH_S20,                                         \
+                 MOEBENCH_D16(C, 0) MOEBENCH_COMMA MOEBENCH_D4(C, 16), 20, 21, 22, 23, 24)  \
+  MOEBENCH_WGMMA(BF16, TYPE, ADD, 56, MOEBENCH_S28,                                         \
+                 MOEBENCH_D16(C, 0) MOEBENCH_COMMA MOEBENCH_D8(C, 16)                       \
+                     MOEBENCH_COMMA MOEBENCH_D4(C, 24),                                     \
+                 28, 29, 30, 31, 32)                                                        \
+  MOEBENCH_WGMMA(BF16, TYPE, ADD, 72, MOEBENCH_S36,                                         \
+                 MOEBENCH_D32(C, 0) MOEBENCH_COMMA MOEBENCH_D4(C, 32), 36, 37, 38, 39, 40)  \
+  MOEBENCH_WGMMA(BF16, TYPE, ADD, 32, MOEBENCH_S16, MOEBENCH_D16(C, 0), 16, 17, 18, 19, 20) \
+  MOEBENCH_WGMMA(BF16, TYPE, ADD, 48, MOEBENCH_S24,                                         \
+                 MOEBENCH_D16(C, 0) MOEBENCH_COMMA MOEBENCH_D8(C, 16), 24, 25, 26, 27, 28)  \
+  MOEBENCH_WGMMA(BF16, TYPE, ADD, 64, MOEBENCH_S32, MOEBENCH_D32(C, 0), 32, 33, 34, 35, 36) \
+  MOEBENCH_WGMMA(BF16, TYPE, ADD, 80, MOEBENCH_S40,                                         \
+                 MOEBENCH_D32(C, 0) MOEBENCH_COMMA MOEBENCH_D8(C, 32), 40, 41, 42, 43, 44)
 #define MOEBENCH_COMMA ,
-MOEBENCH_WGMMA_SIZES(false, "f16")
-MOEBENCH_WGMMA_SIZES(true, "bf16")
+MOEBENCH_WGMMA_SIZES(false, "f16", 1, "+f")
+MOEBENCH_WGMMA_SIZES(true, "bf16", 1, "+f")
+MOEBENCH_WGMMA_SIZES(false, "f16", 0, "=f")
+MOEBENCH_WGMMA_SIZES(true, "bf16", 0, "=f")
 #undef MOEBENCH_WGMMA_SIZES
 #undef MOEBENCH_WGMMA
 

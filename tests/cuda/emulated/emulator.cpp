@@ -803,13 +803,13 @@ void copy_to_shared(std::uint32_t to, const void* from, std::uint32_t bytes,
   ++statistics().copies;
 }
 
-void load_shared_16(std::uint32_t address, void* out) {
+void load_shared(std::uint32_t address, void* out, std::uint32_t bytes) {
   Block& b = block();
-  if (address % kGranule != 0) fault("a misaligned load of 16 bytes");
-  const std::uint8_t* from = shared_at(b, address, kGranule);
+  if (address % bytes != 0) fault(fmt::format("a misaligned load of {} bytes", bytes));
+  const std::uint8_t* from = shared_at(b, address, bytes);
   if (use_at(b, address).copies > 0)
     fault(fmt::format("reads {:#x}, to where a copy is under way", address));
-  std::memcpy(out, from, kGranule);
+  std::memcpy(out, from, bytes);
 }
 
 std::int32_t load_acquire(const std::int32_t* p) {

@@ -102,7 +102,7 @@ void barrier_init(std::uint32_t barrier, std::uint32_t count);
 void barrier_arrive(std::uint32_t barrier, std::uint32_t expected_bytes);
 void barrier_wait(std::uint32_t barrier, std::uint32_t parity);
 void copy_to_shared(std::uint32_t to, const void* from, std::uint32_t bytes, std::uint32_t barrier);
-void load_shared_16(std::uint32_t address, void* out);
+void load_shared(std::uint32_t address, void* out, std::uint32_t bytes);
 /// The second load in a row of a thread that finds the same value waits for a store_release().
 std::int32_t load_acquire(const std::int32_t* p);
 void store_release(std::int32_t* p, std::int32_t value);

@@ -39,7 +39,12 @@ inline std::uint64_t policy_evict_first() { return 0; }
 inline std::uint64_t policy_evict_normal() { return 0; }
 inline uint4 load_shared_16(std::uint32_t address) {
   uint4 v;
-  emulated::load_shared_16(address, &v);
+  emulated::load_shared(address, &v, sizeof v);
+  return v;
+}
+inline float2 load_shared_8(std::uint32_t address) {
+  float2 v;
+  emulated::load_shared(address, &v, sizeof v);
   return v;
 }
 
@@ -91,7 +96,10 @@ inline void store_release(std::int32_t* p, std::int32_t v) { emulated::store_rel
 
 inline void keep_before(std::uint32_t (&)[4]) {}
 inline void keep_order() {}
-inline int known_here(int x) { return x; }
+template <typename T>
+T known_here(T x) {
+  return x;
+}
 inline std::uint32_t same_in_warp(std::uint32_t x) { return x; }
 
 inline void wgmma_fence() { emulated::multiply_fence(); }
@@ -100,9 +108,10 @@ template <int kPending>
 void wgmma_wait() {
   emulated::multiply_wait(kPending);
 }
-template <bool kBf16, int N>
+template <bool kBf16, int N, bool kAdd = true>
 struct Wgmma {
   static void multiply(float (&d)[N / 2], const std::uint32_t (&a)[4], std::uint64_t b) {
+    if (!kAdd) std::fill(d, d + N / 2, 0.0F);
     emulated::multiply(kBf16, N, d, a, b);
   }
 };
