@@ -13,7 +13,7 @@ namespace moebench::cuda::testing {
 struct HostPlan {
   PlanHeader header{};
   std::vector<ExpertTiles> entries;
-  std::vector<std::int64_t> cost_begin;   ///< by entry
+  std::vector<EntryBegin> begins;         ///< by entry
   std::vector<std::int32_t> row_pair;     ///< [header.padded_rows]
   std::vector<std::int64_t> row_of_pair;  ///< padded row
   std::vector<std::int64_t> tile_begin;   ///< by pair: padded row
@@ -34,7 +34,9 @@ inline HostPlan make_host_plan(std::span<const std::int32_t> topk_ids, std::int6
     const auto tiles =
         cut_into_tiles(expert, static_cast<int>(end - begin), plan.header.padded_rows, set);
     plan.entries.push_back(tiles);
-    plan.cost_begin.push_back(plan.header.total_cost);
+    plan.begins.push_back(entry_begin(static_cast<std::uint32_t>(plan.header.total_cost),
+                                      static_cast<std::uint32_t>(plan.header.tiles),
+                                      tiles.unit_cost));
     ++plan.header.active;
     plan.header.padded_rows += tiles.tiles * tiles.tile_rows;
     if (tiles.tile_rows > plan.header.max_tile_rows) plan.header.max_tile_rows = tiles.tile_rows;
@@ -54,12 +56,14 @@ inline HostPlan make_host_plan(std::span<const std::int32_t> topk_ids, std::int6
   return plan;
 }
 
-inline SharedWork share_out(const HostPlan& plan, const WorkShape& shape, int grid) {
-  const std::int64_t limit = shared_cost_limit(plan.header, shape, grid);
+inline SharedWork share_out(const HostPlan& plan, const ShareShape& shape) {
+  const std::uint32_t limit =
+      shared_cost_limit(static_cast<std::uint32_t>(plan.header.tiles),
+                        static_cast<std::uint32_t>(plan.header.total_cost), shape);
   SharedWork shared{};
   for (std::size_t i = 0; i < plan.entries.size(); ++i) {
     const std::int64_t end =
-        i + 1 < plan.entries.size() ? plan.cost_begin[i + 1] : plan.header.total_cost;
+        i + 1 < plan.entries.size() ? plan.begins[i + 1].cost : plan.header.total_cost;
     if (end <= limit) {
       ++shared.entries;
       shared.cost = end;

@@ -79,9 +79,10 @@ void check_split(const testing::HostPlan& plan, const WorkShape& shape, int grid
   const auto units_of = [&](std::int32_t entry) {
     return plan.entries[static_cast<std::size_t>(entry)].tiles * shape.units();
   };
-  const SharedWork shared = testing::share_out(plan, shape, grid);
+  const ShareShape shares = share_shape(shape, grid);
+  const SharedWork shared = testing::share_out(plan, shares);
   const auto begin_of = [&](int block) {
-    return work_begin(shared, plan.entries.data(), plan.cost_begin.data(), shape, block, grid);
+    return work_begin(shared, plan.begins.data(), shares, block);
   };
   const double all = static_cast<double>(shared.cost) * shape.units() * shape.slices;
   WorkPosition at = begin_of(0);
@@ -145,10 +146,49 @@ TEST(CudaPlan, SplitsTheWorkIntoEvenSharesWithoutGapOrOverlap) {
   }
 }
 
+TEST(CudaPlan, DividesExactly) {
+  std::mt19937_64 random(11);
+  for (int i = 0; i < 200000; ++i) {
+    const auto d = static_cast<std::int64_t>(1 + (random() >> (33 + random() % 31)));
+    const auto q = static_cast<std::int64_t>(random() >> (5 + random() % 59)) / d;
+    for (const std::int64_t rest : {std::int64_t{0}, std::int64_t{1}, d / 2, d - 1}) {
+      const std::int64_t n = q * d + std::min(rest, d - 1);
+      ASSERT_EQ(divide(n, d, 1.0 / static_cast<double>(d)), n / d) << n << " / " << d;
+    }
+  }
+}
+
+TEST(CudaPlan, SharesBeginWhereTheCostsSay) {
+  for (std::uint64_t seed = 0; seed < 60; ++seed) {
+    const RandomRouting r = random_routing(seed);
+    const testing::HostPlan plan =
+        testing::make_host_plan(r.routing.topk_ids, r.experts, TileSet::kSmall);
+    for (const int row_tiles : {3, 56}) {
+      constexpr int kGrid = 132;
+      const WorkShape work{row_tiles, 16, work_slices(row_tiles, kGrid)};
+      const ShareShape shape = share_shape(work, kGrid);
+      const SharedWork shared = testing::share_out(plan, shape);
+      const std::int64_t slice_cost = shared.cost * work.units();
+      if (slice_cost * work.slices < std::int64_t{unit_cost(kMaxTileTokens)} * kGrid) continue;
+      for (int block = 0; block < kGrid; ++block) {
+        std::int64_t cost = slice_cost * work.slices * block / kGrid;
+        const WorkPosition begin = work_begin(shared, plan.begins.data(), shape, block);
+        ASSERT_EQ(begin.slice, cost / slice_cost);
+        cost %= slice_cost;
+        const auto entry = static_cast<std::size_t>(begin.entry);
+        cost -= std::int64_t{plan.begins[entry].cost} * work.units();
+        ASSERT_GE(cost, 0);
+        ASSERT_EQ(begin.unit, cost / plan.entries[entry].unit_cost);
+        ASSERT_LT(begin.unit, plan.entries[entry].tiles * work.units());
+      }
+    }
+  }
+}
+
 /// Thread blocks that take pieces in any order of turns find each chunk of each tile of the other
 /// entries once, in parts of which none is empty.
 void check_pieces(const testing::HostPlan& plan, const WorkShape& shape, int grid) {
-  const SharedWork shared = testing::share_out(plan, shape, grid);
+  const SharedWork shared = testing::share_out(plan, share_shape(shape, grid));
   const PieceShape pieces = piece_shape(shape, grid);
   ASSERT_LE(pieces.parts, grid) << "more parts of a tile than slots for their sums";
   ASSERT_LT((pieces.parts - 1) * pieces.depth, shape.chunks) << "a part without chunks";

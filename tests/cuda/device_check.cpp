@@ -146,6 +146,8 @@ struct DevicePlan {
 };
 
 constexpr int kGrid = 132;
+constexpr ShareShape kWork[2] = {share_shape({56, 16, work_slices(56, kGrid)}, kGrid),
+                                 share_shape({3, 5, work_slices(3, kGrid)}, kGrid)};
 
 DevicePlan check_route(const Case& c, testing::HostPlan expected,
                        const OnDevice<std::int32_t>& ids) {
@@ -157,9 +159,8 @@ DevicePlan check_route(const Case& c, testing::HostPlan expected,
       OnDevice(unwritten<PairPlace>(pairs)),
       OnDevice(unwritten<WorkPosition>(2 * (kGrid + 1))),
       OnDevice(unwritten<std::int32_t>(2 * hand_over_count(kGrid)))};
-  constexpr WorkShape kWork[2] = {{56, 16, work_slices(56, kGrid)}, {3, 5, work_slices(3, kGrid)}};
   for (int gemm = 0; gemm < 2; ++gemm)
-    expected.header.shared[gemm] = testing::share_out(expected, kWork[gemm], kGrid);
+    expected.header.shared[gemm] = testing::share_out(expected, kWork[gemm]);
   const RouteArgs args{ids.get(),
                        pairs,
                        c.shape.num_experts,
@@ -170,7 +171,6 @@ DevicePlan check_route(const Case& c, testing::HostPlan expected,
                        plan.places.get(),
                        plan.shares.get(),
                        plan.hand_over.get(),
-                       kGrid,
                        {kWork[0], kWork[1]}};
   cuda_check(enqueue_route(args, nullptr), "route");
   cuda_check(cudaDeviceSynchronize(), "route");
@@ -178,6 +178,7 @@ DevicePlan check_route(const Case& c, testing::HostPlan expected,
   compare(c.name + " header", plan.header.fetch(), {expected.header});
   std::vector<ExpertTiles> entries = expected.entries;
   std::vector<std::int32_t> rows = expected.row_pair;
+  std::replace(rows.begin(), rows.end(), -1, unwritten<std::int32_t>(1)[0]);  // padding
   std::vector<PairPlace> places;
   for (std::size_t pair = 0; pair < c.ids.size(); ++pair) {
     places.push_back(
@@ -199,8 +200,8 @@ DevicePlan check_route(const Case& c, testing::HostPlan expected,
   std::vector<WorkPosition> shares;
   for (int gemm = 0; gemm < 2; ++gemm) {
     for (int block = 0; block <= kGrid; ++block) {
-      shares.push_back(work_begin(expected.header.shared[gemm], expected.entries.data(),
-                                  expected.cost_begin.data(), kWork[gemm], block, kGrid));
+      shares.push_back(
+          work_begin(expected.header.shared[gemm], expected.begins.data(), kWork[gemm], block));
     }
   }
   compare(c.name + " shares", plan.shares.fetch(), shares);

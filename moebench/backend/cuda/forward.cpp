@@ -259,9 +259,10 @@ void Forward::enqueue(const DeviceArrays& arrays, cudaStream_t stream, PhaseMark
   route.places = places_.as<PairPlace>();
   route.shares = shares_.as<WorkPosition>();
   route.hand_over = hand_over_.as<std::int32_t>();
-  route.grid = multiprocessors_;
-  route.work[0] = work_shape(weights_->geometry(Projection::kGateUp), multiprocessors_);
-  route.work[1] = work_shape(weights_->geometry(Projection::kDown), multiprocessors_);
+  for (const Projection projection : {Projection::kGateUp, Projection::kDown}) {
+    route.work[projection == Projection::kGateUp ? 0 : 1] =
+        share_shape(work_shape(weights_->geometry(projection), multiprocessors_), multiprocessors_);
+  }
   if (sizes_.pairs > 0) cuda_check(enqueue_route(route, stream), "route");
 
   phase("permute+quantize");

@@ -73,9 +73,9 @@ MOEBENCH_HOST_DEVICE constexpr int unit_cost(int tile_rows) {
 
 MOEBENCH_HOST_DEVICE constexpr ExpertTiles cut_into_tiles(int expert, int rows, int first_row,
                                                           TileSet set) {
-  const int most = max_tile_rows(set);
-  const int tiles = (rows + most - 1) / most;
-  const int tile_rows = tile_rows_class(set, (rows + tiles - 1) / tiles);
+  // Divisions by constants, or none.
+  const int tiles = set == TileSet::kSmall ? (rows + 47) / 48 : (rows + 79) / 80;
+  const int tile_rows = tile_rows_class(set, tiles == 1 ? rows : (rows + tiles - 1) / tiles);
   return {expert, rows, tile_rows, tiles, first_row, unit_cost(tile_rows)};
 }
 
@@ -111,46 +111,6 @@ MOEBENCH_HOST_DEVICE constexpr WorkShape work_shape(const MatrixGeometry& geomet
   return {row_tiles, static_cast<std::int32_t>(geometry.chunks), work_slices(row_tiles, grid)};
 }
 
-/// A place in the linear order of a GEMM's shared work: slices in order; within one, entries;
-/// within one, 256-row tiles of the weights, then operand tiles, then chunks of depth. Thread block
-/// b of `grid` takes [begin(b), begin(b + 1)).
-struct WorkPosition {
-  std::int32_t slice;
-  std::int32_t entry;
-  std::int32_t unit;  ///< (row_tile in the slice * tiles + tile) * chunks + chunk
-};
-
-/// `cost_begin`: for each entry the sum of tiles * unit_cost of those before, in memory that is
-/// quick to search. Positions of neighbouring blocks fit together by construction: both call this
-/// with the same index. Where there is less work than a unit for each block, the first ones have
-/// it: no share is empty before the last one that is not.
-MOEBENCH_HOST_DEVICE inline WorkPosition work_begin(const SharedWork& shared,
-                                                    const ExpertTiles* entries,
-                                                    const std::int64_t* cost_begin,
-                                                    const WorkShape& shape, int block, int grid) {
-  constexpr int kLargestUnitCost = unit_cost(kMaxTileTokens);
-  const std::int64_t units = shape.units();
-  const std::int64_t slice_cost = shared.cost * units;
-  const std::int64_t blocks = slice_cost * shape.slices / kLargestUnitCost;
-  if (blocks < grid) grid = blocks > 1 || slice_cost == 0 ? static_cast<int>(blocks) : 1;
-  if (block >= grid) return {shape.slices, 0, 0};
-  std::int64_t target = slice_cost * shape.slices * block / grid;
-  const auto slice = static_cast<std::int32_t>(target / slice_cost);
-  target -= slice * slice_cost;
-  int low = 0;
-  int high = shared.entries;  // the last entry that begins at or before target
-  while (high - low > 1) {
-    const int middle = (low + high) / 2;
-    if (cost_begin[middle] * units <= target) {
-      low = middle;
-    } else {
-      high = middle;
-    }
-  }
-  const std::int64_t offset = target - cost_begin[low] * units;
-  return {slice, low, static_cast<std::int32_t>(offset / entries[low].unit_cost)};
-}
-
 /// How a tile that is not shared out is cut: into `parts` pieces of `depth` chunks (the last may be
 /// shorter).
 struct PieceShape {
@@ -170,17 +130,108 @@ MOEBENCH_HOST_DEVICE constexpr PieceShape piece_shape(const WorkShape& shape, in
           static_cast<std::int32_t>(depth)};
 }
 
-/// Entries up to this cost are shared out; the one that reaches beyond it is the first of the
-/// pieces. None is where the end of a piece would be less even than those of shares: at 512 tokens
-/// on an H100 the slowest multiprocessor was 5 % behind the mean with shares alone, and the fastest
-/// 7 % before it.
-MOEBENCH_HOST_DEVICE constexpr std::int64_t shared_cost_limit(const PlanHeader& header,
-                                                              const WorkShape& shape, int grid) {
+/// What the shares of a GEMM follow from besides the routing: computed on the host, once.
+struct ShareShape {
+  std::int32_t units;   ///< WorkShape::units()
+  std::int32_t slices;  ///< WorkShape's
+  std::int32_t grid;
+  std::int32_t least_tiles;  ///< with fewer, all tiles are shared out
+  std::int32_t piece_shift;  ///< otherwise all but 1 / 2^piece_shift of the cost
+  double per_unit;           ///< 1 / units
+  double per_block;          ///< 1 / grid
+};
+
+/// Pieces are the last quarter of the cost, or eighth if tiles are cut. None where the end of a
+/// piece would be less even than those of shares: at 512 tokens on an H100 the slowest
+/// multiprocessor was 5 % behind the mean with shares alone, and the fastest 7 % before it.
+constexpr ShareShape share_shape(const WorkShape& shape, int grid) {
   constexpr std::int64_t kPiecesPerBlock = 32;
   const PieceShape piece = piece_shape(shape, grid);
-  const std::int64_t chunks = std::int64_t{header.tiles} * shape.row_tiles * shape.chunks;
-  if (chunks < kPiecesPerBlock * piece.depth * grid) return header.total_cost;
-  return header.total_cost - header.total_cost / (piece.parts == 1 ? 4 : 8);
+  const std::int64_t least =
+      divide_up(kPiecesPerBlock * piece.depth * grid, std::int64_t{shape.row_tiles} * shape.chunks);
+  const std::int32_t units = shape.units();
+  return {
+      units,       shape.slices, grid, static_cast<std::int32_t>(least), piece.parts == 1 ? 2 : 3,
+      1.0 / units, 1.0 / grid};
+}
+
+/// Entries up to this cost are shared out; the one that reaches beyond it is the first of the
+/// pieces.
+MOEBENCH_HOST_DEVICE constexpr std::uint32_t shared_cost_limit(std::uint32_t tiles,
+                                                               std::uint32_t total_cost,
+                                                               const ShareShape& shape) {
+  if (static_cast<std::int32_t>(tiles) < shape.least_tiles) return total_cost;
+  return total_cost - (total_cost >> shape.piece_shift);
+}
+
+/// Where an entry begins, in memory that is quick to search.
+struct EntryBegin {
+  std::uint32_t cost;           ///< sum of tiles * unit_cost of the entries before
+  std::uint32_t tiles : 25;     ///< sum of their tiles
+  std::uint32_t unit_cost : 7;  ///< of the entry
+};
+
+MOEBENCH_HOST_DEVICE constexpr EntryBegin entry_begin(std::uint32_t cost, std::uint32_t tiles,
+                                                      int unit_cost) {
+  return {cost, tiles & 0x1FFFFFF, static_cast<std::uint32_t>(unit_cost) & 0x7F};
+}
+
+/// n / d without the hundred instructions of a 64-bit division. `reciprocal`: 1.0 / d.
+MOEBENCH_HOST_DEVICE inline std::int64_t divide(std::int64_t n, std::int64_t d, double reciprocal) {
+  constexpr std::int64_t kExactInDouble = std::int64_t{1} << 53;
+  if (n >= kExactInDouble) return n / d;
+  const auto near = static_cast<std::int64_t>(static_cast<double>(n) * reciprocal);
+  const std::int64_t rest = n - near * d;
+  return rest < 0 ? near - 1 : rest >= d ? near + 1 : near;
+}
+
+/// A place in the linear order of a GEMM's shared work: slices in order; within one, entries;
+/// within one, 256-row tiles of the weights, then operand tiles, then chunks of depth. Thread block
+/// b of the grid takes [begin(b), begin(b + 1)).
+struct WorkPosition {
+  std::int32_t slice;
+  std::int32_t entry;
+  std::int32_t unit;  ///< (row_tile in the slice * tiles + tile) * chunks + chunk
+};
+
+/// `begins`: of the entries. Positions of neighbouring blocks fit together by construction: both
+/// call this with the same index. Where there is less work than a unit for each block, the first
+/// ones have it: no share is empty before the last one that is not.
+MOEBENCH_HOST_DEVICE inline WorkPosition work_begin(const SharedWork& shared,
+                                                    const EntryBegin* begins,
+                                                    const ShareShape& shape, int block) {
+  constexpr int kLargestUnitCost = unit_cost(kMaxTileTokens);
+  const std::int64_t slice_cost = shared.cost * shape.units;
+  const std::int64_t all = slice_cost * shape.slices;
+  std::int64_t target = 0;
+  if (all >= std::int64_t{kLargestUnitCost} * shape.grid) {
+    if (block >= shape.grid) return {shape.slices, 0, 0};
+    target = divide(all * block, shape.grid, shape.per_block);
+  } else {
+    const std::int64_t blocks = all / kLargestUnitCost;
+    const std::int64_t grid = blocks > 1 || slice_cost == 0 ? blocks : 1;
+    if (block >= grid) return {shape.slices, 0, 0};
+    target = all * block / grid;
+  }
+  std::int32_t slice = 0;
+  for (; target >= slice_cost; target -= slice_cost) ++slice;
+  // The last entry that begins at or before the target.
+  const auto cost = static_cast<std::uint32_t>(divide(target, shape.units, shape.per_unit));
+  int low = 0;
+  for (int high = shared.entries; high - low > 1;) {
+    const int middle = (low + high) / 2;
+    if (begins[middle].cost <= cost) {
+      low = middle;
+    } else {
+      high = middle;
+    }
+  }
+  const EntryBegin begin = begins[low];
+  const std::int64_t offset = target - std::int64_t{begin.cost} * shape.units;
+  const bool narrow = offset >> 32 == 0;
+  const std::int64_t unit = narrow ? static_cast<std::uint32_t>(offset) / begin.unit_cost
+                                   : offset / static_cast<std::int64_t>(begin.unit_cost);
+  return {slice, low, static_cast<std::int32_t>(unit)};
 }
 
 /// Integers through which the thread blocks of a GEMM hand over work: the next piece; then the

@@ -173,6 +173,33 @@ __device__ inline void keep_before(std::uint32_t (&a)[4]) {
 /// registers.
 __device__ inline void keep_order() { asm volatile("" ::: "memory"); }
 
+/// All threads of the cluster's blocks: what one has written to its shared memory before it arrives
+/// the others see after they have waited. To shared memory only: an arrival that released the rest,
+/// too, would wait for it to reach the second-level cache.
+__device__ inline void cluster_arrive() {
+  asm volatile(
+      "fence.release.sync_restrict::shared::cta.cluster;\n"
+      "barrier.cluster.arrive.relaxed;" ::
+          : "memory");
+}
+__device__ inline void cluster_wait() {
+  asm volatile("barrier.cluster.wait.acquire;" ::: "memory");
+}
+/// What `p`, in this block's shared memory, is in that of the cluster's block `rank`.
+__device__ inline std::int32_t load_cluster(const std::int32_t* p, int rank) {
+  std::int32_t v;
+  asm volatile(
+      "{\n"
+      ".reg .b32 there;\n"
+      "mapa.shared::cluster.u32 there, %1, %2;\n"
+      "ld.shared::cluster.s32 %0, [there];\n"
+      "}\n"
+      : "=r"(v)
+      : "r"(shared_address(p)), "r"(rank)
+      : "memory");
+  return v;
+}
+
 /// `x`, as something that is only known here: what follows from it is not computed before a loop
 /// and held in registers all through it.
 __device__ inline int known_here(int x) {

@@ -11,7 +11,7 @@
 namespace moebench::cuda {
 
 /// Where the row of one pair lies: in the operand tile that begins at padded row `tile_begin`.
-struct PairPlace {
+struct alignas(8) PairPlace {
   std::int32_t tile_begin;
   std::int16_t tile_rows;
   std::int16_t row;  ///< within the tile; its padded row is tile_begin + row
@@ -25,17 +25,18 @@ struct RouteArgs {
   PlanHeader* header;
   ExpertTiles* entries;  ///< [min(pairs, experts)]
   std::int32_t*
-      row_pair;       ///< [max_padded_rows]: pairs of an expert in ascending order; -1 on padding
+      row_pair;       ///< [max_padded_rows]: pairs of an expert in ascending order; not on padding
   PairPlace* places;  ///< [pairs]
   // The shares of two GEMMs
   WorkPosition* shares = nullptr;     ///< [2][grid + 1], GEMM1's first: work_begin(); may be null
   std::int32_t* hand_over = nullptr;  ///< [2][hand_over_count(grid)], set to 0; with `shares`
-  std::int32_t grid = 0;
-  WorkShape work[2] = {};
+  ShareShape work[2] = {};            ///< with `shares`; of the same grid
 };
 
 /// Most experts that fit into a multiprocessor's shared memory.
 inline constexpr std::int64_t kMaxRoutedExperts = 8192;
+
+inline constexpr std::int64_t kMaxRoutedPairs = std::int64_t{1} << 25;
 
 cudaError_t enqueue_route(const RouteArgs& args, cudaStream_t stream);
 

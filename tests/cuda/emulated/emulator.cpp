@@ -90,6 +90,7 @@ struct Thread {
   int registers = 0;
   // Programmatic launch
   bool allowed = false;
+  std::uint64_t cluster_rounds = 0;  ///< what its cluster has to reach before it goes on
   // Acquiring loads
   const std::int32_t* polled = nullptr;
   std::int32_t polled_value = 0;
@@ -177,10 +178,11 @@ struct Grid {
   unsigned next = 0;  ///< block to start
   unsigned total = 0;
   unsigned finished = 0;
-  unsigned allowed = 0;  ///< blocks that let the next launch begin
-  int resident = 1;      ///< blocks at a time
+  unsigned allowed = 0;   ///< blocks that let the next launch begin
+  unsigned resident = 1;  ///< blocks at a time
   std::vector<std::unique_ptr<Block>> blocks;
-  Signal previous_ended;  ///< 1 when it has
+  std::map<unsigned, BlockBarrier> clusters;  ///< barriers
+  Signal previous_ended;                      ///< 1 when it has
   [[nodiscard]] bool done() const { return finished == total; }
   /// Its kernel uses no `__shared__` variables that another launch of the same could disturb.
   [[nodiscard]] bool side_by_side() const { return launch.shared_bytes > 0; }
@@ -395,8 +397,10 @@ void start_block(Grid& grid) {
 
 void start_blocks() {
   for (const auto& grid : device().grids) {
-    while (grid->next < grid->total && static_cast<int>(grid->blocks.size()) < grid->resident)
-      start_block(*grid);
+    const unsigned together = grid->launch.cluster;
+    while (grid->next < grid->total && grid->blocks.size() + together <= grid->resident) {
+      for (unsigned i = 0; i < together; ++i) start_block(*grid);
+    }
   }
 }
 
@@ -644,9 +648,13 @@ void launch(Launch request) {
   reseed();
   auto grid = std::make_unique<Grid>();
   grid->total = request.grid.x * request.grid.y;
-  grid->resident = request.shared_bytes > 0 ? settings().multiprocessors : 1;
+  grid->resident = request.shared_bytes > 0 ? static_cast<unsigned>(settings().multiprocessors) : 1;
+  // A cluster has room on any device.
+  grid->resident = std::max(grid->resident, request.cluster);
   grid->launch = std::move(request);
   if (grid->total == 0) throw Fault("emulated kernel: a grid without blocks");
+  if (grid->total % grid->launch.cluster != 0)
+    throw Fault("emulated kernel: a grid of part of a cluster");
   if (!d.grids.empty()) {
     const Grid& before = *d.grids.front();
     if (!grid->launch.overlaps || !(before.side_by_side() || grid->side_by_side())) {
@@ -752,6 +760,33 @@ void wait_for_previous_launch() {
 }
 
 // ---------------------------------------------------------------- mbarriers and copies
+
+void cluster_arrive() {
+  Thread& thread = self();
+  Grid& grid = *thread.block->grid;
+  BlockBarrier& barrier = grid.clusters[thread.block->index.x / grid.launch.cluster];
+  if (thread.cluster_rounds > barrier.rounds.value)
+    fault("arrives at the cluster's barrier twice without a wait");
+  thread.cluster_rounds = barrier.rounds.value + 1;
+  if (++barrier.arrived == static_cast<int>(grid.launch.cluster * grid.launch.block.x))
+    complete(barrier);
+}
+void cluster_wait() {
+  Thread& thread = self();
+  Grid& grid = *thread.block->grid;
+  BlockBarrier& barrier = grid.clusters[thread.block->index.x / grid.launch.cluster];
+  wait_for(barrier.rounds, thread.cluster_rounds, {"the other blocks of the cluster"});
+}
+const void* in_cluster(const void* p, int rank) {
+  Block& b = block();
+  const auto offset = static_cast<const std::uint8_t*>(p) - b.shared;
+  const unsigned cluster = b.grid->launch.cluster;
+  const unsigned index = b.index.x / cluster * cluster + static_cast<unsigned>(rank);
+  for (const auto& other : b.grid->blocks) {
+    if (other->index.x == index) return other->shared + offset;
+  }
+  fault(fmt::format("reads the shared memory of block {}, which has ended", index));
+}
 
 void barrier_init(std::uint32_t barrier, std::uint32_t count) {
   Block& b = block();

@@ -9,6 +9,7 @@
 //   - Thread blocks of one grid side by side, so that one may wait for another, where the kernel
 //     has dynamic shared memory. Blocks of other kernels run one after the other: their
 //     `__shared__` variables are plain statics.
+//   - Clusters of thread blocks: their barrier, and the shared memory of others.
 //   - Programmatic dependent launch: a kernel that was launched so begins as soon as all blocks of
 //     the kernel before have called launch_dependents or ended, and runs beside it up to
 //     griddepcontrol.wait.
@@ -26,7 +27,7 @@
 // another copy; accumulators that are overwritten while they are in flight (what is read of them,
 // or added to them, is NaN or lost), a missing wgmma fence or a wait forgotten; warps or warpgroups
 // that disagree; barriers that are overrun or were never made; bulk copies that are misaligned or
-// leave the device's memory.
+// leave the device's memory; shared memory of a block that has ended.
 //
 // What it does not: time; how many registers code needs; the order in which plain writes become
 // visible (fences are nothing here); races between plain reads and writes, other than through the
@@ -72,6 +73,7 @@ struct Launch {
   std::size_t shared_bytes = 0;
   bool overlaps = false;  ///< launched with programmatic stream serialisation
   std::function<void()> kernel;
+  unsigned cluster = 1;  ///< blocks that are begun together
 };
 /// In the order of the one stream that there is. Throws Fault, for this launch or the one before.
 void launch(Launch launch);
@@ -97,6 +99,12 @@ void block_barrier(int id, int threads);
 void set_registers(int registers, bool more);
 void allow_next_launch();
 void wait_for_previous_launch();
+
+/// Of all threads of the cluster's blocks.
+void cluster_arrive();
+void cluster_wait();
+/// `p`, in the shared memory of the calling thread's block, in that of the cluster's block `rank`.
+const void* in_cluster(const void* p, int rank);
 
 void barrier_init(std::uint32_t barrier, std::uint32_t count);
 void barrier_arrive(std::uint32_t barrier, std::uint32_t expected_bytes);

@@ -1,6 +1,7 @@
 // The emulated device catches what it is there to catch: small kernels that are right pass, and
 // with one defect they are refused for that reason.
 #include <cuda_runtime.h>
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -261,6 +262,49 @@ TEST(Emulator, ProgrammaticDependentLaunch) {
     missed += outcome(true, true, false, seed).first < int{kBlocks};
   }
   EXPECT_GT(missed, 0) << "no seed shows the missing wait";
+}
+
+TEST(Emulator, Clusters) {
+  constexpr unsigned kBlocks = 6;
+  constexpr unsigned kCluster = 3;
+  struct Steps {
+    bool waits_before = true, waits_after = true;
+  };
+  /// Reads that found another value than the other block's, or the fault.
+  const auto outcome = [](Steps steps, std::uint64_t seed) {
+    int wrong = 0;
+    Launch launch{{kBlocks, 1, 1}, {2 * kWarp, 1, 1}, kSharedBytes, false, [&] {
+                    auto* const values = reinterpret_cast<std::int32_t*>(ptx::dynamic_shared());
+                    const auto value_of = [](unsigned block) {
+                      return static_cast<std::int32_t>(1000 * block + threadIdx.x);
+                    };
+                    values[threadIdx.x] = value_of(blockIdx.x);
+                    if (steps.waits_before) {
+                      ptx::cluster_arrive();
+                      ptx::cluster_wait();
+                    }
+                    const unsigned rank = (blockIdx.x + 1) % kCluster;
+                    const std::int32_t found =
+                        ptx::load_cluster(values + threadIdx.x, static_cast<int>(rank));
+                    wrong += found != value_of(blockIdx.x / kCluster * kCluster + rank);
+                    if (!steps.waits_after) return;
+                    ptx::cluster_arrive();
+                    ptx::cluster_wait();
+                  }};
+    launch.cluster = kCluster;
+    // One multiprocessor: a cluster is begun as a whole all the same.
+    const std::string fault = run({launch}, seed, 1);
+    return fault.empty() ? fmt::format("{} wrong", wrong) : fault;
+  };
+  int early = 0;
+  int late = 0;
+  for (std::uint64_t seed = 1; seed <= kSeeds; ++seed) {
+    EXPECT_EQ(outcome({}, seed), "0 wrong");
+    early += outcome({false, true}, seed) != "0 wrong";
+    late += outcome({true, false}, seed).find("which has ended") != std::string::npos;
+  }
+  EXPECT_GT(early, 0) << "no seed shows the missing wait for what others write";
+  EXPECT_GT(late, 0) << "no seed shows a block that ends while another reads its memory";
 }
 
 // ---------------------------------------------------------------- mbarriers and copies

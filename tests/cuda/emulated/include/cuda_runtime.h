@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <numeric>
 #include <tuple>
 #include <type_traits>
 
@@ -35,10 +36,14 @@ extern emulated::Index threadIdx, blockIdx, blockDim, gridDim;
 
 // ---------------------------------------------------------------- launching
 
-enum cudaLaunchAttributeID { cudaLaunchAttributeProgrammaticStreamSerialization = 6 };
+enum cudaLaunchAttributeID {
+  cudaLaunchAttributeClusterDimension = 4,
+  cudaLaunchAttributeProgrammaticStreamSerialization = 6
+};
 struct cudaLaunchAttribute {
   cudaLaunchAttributeID id;
   struct {
+    emulated::Index clusterDim;
     int programmaticStreamSerializationAllowed;
   } val;
 };
@@ -62,8 +67,14 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
   launch.grid = config->gridDim;
   launch.block = config->blockDim;
   launch.shared_bytes = config->dynamicSmemBytes;
-  launch.overlaps =
-      config->numAttrs == 1 && config->attrs->val.programmaticStreamSerializationAllowed != 0;
+  for (unsigned i = 0; i < config->numAttrs; ++i) {
+    const cudaLaunchAttribute& attribute = config->attrs[i];
+    if (attribute.id == cudaLaunchAttributeClusterDimension) {
+      launch.cluster = attribute.val.clusterDim.x;
+    } else {
+      launch.overlaps = attribute.val.programmaticStreamSerializationAllowed != 0;
+    }
+  }
   launch.kernel = [kernel, parameters = std::tuple<std::remove_cvref_t<Parameters>...>(
                                std::forward<Arguments>(arguments)...)] {
     std::apply(kernel, parameters);
@@ -113,6 +124,16 @@ T __shfl_xor_sync(unsigned, T value, int lanes) {
 inline unsigned __reduce_max_sync(unsigned, unsigned value) {
   const auto* values = emulated::exchange("__reduce_max_sync", value);
   return static_cast<unsigned>(*std::max_element(values, values + 32));
+}
+inline unsigned __reduce_add_sync(unsigned, unsigned value) {
+  const auto* values = emulated::exchange("__reduce_add_sync", value);
+  return static_cast<unsigned>(std::accumulate(values, values + 32, std::uint64_t{0}));
+}
+inline unsigned __ballot_sync(unsigned, int predicate) {
+  const auto* values = emulated::exchange("__ballot_sync", predicate != 0 ? 1 : 0);
+  unsigned lanes = 0;
+  for (int i = 0; i < 32; ++i) lanes |= static_cast<unsigned>(values[i]) << i;
+  return lanes;
 }
 inline unsigned __match_any_sync(unsigned, int value) {
   const auto* values = emulated::exchange("__match_any_sync", emulated::to_bits(value));

@@ -94,6 +94,12 @@ inline void wait_for_previous_kernel() { emulated::wait_for_previous_launch(); }
 inline std::int32_t load_acquire(const std::int32_t* p) { return emulated::load_acquire(p); }
 inline void store_release(std::int32_t* p, std::int32_t v) { emulated::store_release(p, v); }
 
+inline void cluster_arrive() { emulated::cluster_arrive(); }
+inline void cluster_wait() { emulated::cluster_wait(); }
+inline std::int32_t load_cluster(const std::int32_t* p, int rank) {
+  return *reinterpret_cast<const std::int32_t*>(emulated::in_cluster(p, rank));
+}
+
 inline void keep_before(std::uint32_t (&)[4]) {}
 inline void keep_order() {}
 template <typename T>
