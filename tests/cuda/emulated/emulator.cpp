@@ -106,6 +106,7 @@ struct Warp {
   int first = 0;  ///< thread
   int live = kWarpThreads;
   bool slow = false;
+  bool delayed = false;     ///< a thread waits for an mbarrier in the block to be delayed
   std::uint32_t ready = 0;  ///< lanes; the warp is in the device's list while any is
   int arrived = 0;
   const char* collective = nullptr;
@@ -189,9 +190,9 @@ struct Grid {
 };
 
 struct Device {
-  std::vector<std::unique_ptr<Grid>> grids;      ///< one, or two that overlap, in order
-  std::vector<std::unique_ptr<Fibre>> spare;     ///< whose threads have ended
-  std::array<std::vector<Warp*>, 2> ready;       ///< warps that can go on; the slow ones apart
+  std::vector<std::unique_ptr<Grid>> grids;   ///< one, or two that overlap, in order
+  std::vector<std::unique_ptr<Fibre>> spare;  ///< whose threads have ended
+  std::array<std::vector<Warp*>, 3> ready;    ///< warps that can go on; the slow, the delayed apart
   std::map<const std::int32_t*, Signal> stores;  ///< to what threads poll
   Thread* current = nullptr;
   ucontext_t host{};
@@ -225,7 +226,7 @@ std::string where(const Thread& thread) {
 
 void make_ready(Thread& thread) {
   Warp& warp = *thread.block->warps[thread.index / kWarpThreads];
-  if (warp.ready == 0) device().ready[warp.slow ? 1 : 0].push_back(&warp);
+  if (warp.ready == 0) device().ready[warp.delayed ? 2 : warp.slow ? 1 : 0].push_back(&warp);
   warp.ready |= 1U << thread.index % kWarpThreads;
 }
 
@@ -581,7 +582,7 @@ std::string deadlock() {
 
 /// A warp to run next, taken from the lists; null: none is ready, or none that is in time.
 Warp* choose_warp() {
-  auto& [fast, slow] = device().ready;
+  auto& [fast, slow, delayed] = device().ready;
   const bool late = !slow.empty() && (fast.empty() || draw(1024) < device().slow_chance);
   std::vector<Warp*>& from = late ? slow : fast;
   if (from.empty()) return nullptr;
@@ -589,6 +590,15 @@ Warp* choose_warp() {
   std::swap(from[which], from.back());
   Warp* const warp = from.back();
   from.pop_back();
+  return warp;
+}
+
+/// One that is only run when nothing else can go on; null: there is none.
+Warp* delayed_warp() {
+  std::vector<Warp*>& delayed = device().ready[2];
+  if (delayed.empty()) return nullptr;
+  Warp* const warp = delayed.back();
+  delayed.pop_back();
   return warp;
 }
 
@@ -606,7 +616,11 @@ void run_until(Until until) {
     if (Warp* const warp = choose_warp()) {
       run_warp(*warp);
     } else if (!happen()) {
-      d.fault = deadlock();
+      if (Warp* const last = delayed_warp()) {
+        run_warp(*last);
+      } else {
+        d.fault = deadlock();
+      }
     }
     if (!d.fault.empty()) {
       std::string what;
@@ -804,9 +818,13 @@ void barrier_arrive(std::uint32_t barrier, std::uint32_t expected_bytes) {
 }
 
 void barrier_wait(std::uint32_t barrier, std::uint32_t parity) {
-  Signal& phases = memory_barrier(block(), barrier).phases;
-  if (phases.value % 2 == parity)
-    wait_for(phases, phases.value + 1, {"the mbarrier at {:#x}", barrier});
+  Block& b = block();
+  Signal& phases = memory_barrier(b, barrier).phases;
+  if (phases.value % 2 != parity) return;
+  Warp& warp = *b.warps[self().index / kWarpThreads];
+  warp.delayed = static_cast<int>(b.index.x) == settings().delayed_block;
+  wait_for(phases, phases.value + 1, {"the mbarrier at {:#x}", barrier});
+  warp.delayed = false;
 }
 
 void copy_to_shared(std::uint32_t to, const void* from, std::uint32_t bytes,

@@ -52,6 +52,8 @@ class Fault : public std::runtime_error {
 struct Settings {
   std::uint64_t seed = 1;
   int multiprocessors = 4;
+  /// Threads of this block that have waited for an mbarrier go on only when nothing else can.
+  int delayed_block = -1;
 };
 /// For the launches to come.
 Settings& settings();
