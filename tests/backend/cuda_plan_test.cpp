@@ -30,6 +30,24 @@ TEST(CudaPlan, CutsEveryNumberOfRowsIntoTilesThatExist) {
   }
 }
 
+TEST(CudaPlan, ChoosesTilesByWhatTheyCost) {
+  const auto chosen = [](const char* routing, std::int64_t tokens) {
+    const Routing r = make_routing(parse_routing(routing), 5, tokens, 256, 8, true);
+    const auto cost = [&](TileSet set) {
+      return static_cast<std::uint32_t>(
+          testing::make_host_plan(r.topk_ids, 256, set).header.total_cost);
+    };
+    return cheaper_tiles(cost(TileSet::kSmall), cost(TileSet::kLarge));
+  };
+  for (const std::int64_t tokens : {1, 4, 64, 256, 512, 1024})
+    EXPECT_EQ(chosen("uniform", tokens), TileSet::kSmall) << tokens;
+  for (const std::int64_t tokens : {1536, 2048, 8192})
+    EXPECT_EQ(chosen("uniform", tokens), TileSet::kLarge) << tokens;
+  // The hot experts decide, not the mean.
+  EXPECT_EQ(chosen("zipf:1.2", 1024), TileSet::kLarge);
+  EXPECT_EQ(chosen("zipf:1.2", 4), TileSet::kSmall);
+}
+
 struct RandomRouting {
   std::int64_t experts;
   Routing routing;

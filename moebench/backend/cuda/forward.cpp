@@ -111,8 +111,10 @@ ForwardSizes::ForwardSizes(const MoeShape& shape, const SchemeConfig& scheme,
                            std::int64_t token_count, int multiprocessors) {
   constexpr const char* kWhat = "scratch of a case";
   pairs = checked_product(kWhat, {token_count, shape.topk});
-  tile_set = tile_set_for(pairs, shape.num_experts);
-  padded_rows = max_padded_rows(pairs, shape.num_experts, tile_set);
+  // Up to 48 tokens no expert needs large tiles. Above, the routing kernel chooses.
+  if (token_count > max_tile_rows(TileSet::kSmall)) tiles = GemmTiles::kBoth;
+  padded_rows = max_padded_rows(pairs, shape.num_experts,
+                                tiles == GemmTiles::kSmall ? TileSet::kSmall : TileSet::kLarge);
   tokens = checked_product(kWhat, {token_count, shape.hidden, kActBytes});
   ids = pairs * kIndexBytes;
   weights = pairs * kFloatBytes;
@@ -252,7 +254,8 @@ void Forward::enqueue(const DeviceArrays& arrays, cudaStream_t stream, PhaseMark
   route.topk_ids = arrays.topk_ids;
   route.pairs = sizes_.pairs;
   route.experts = shape.num_experts;
-  route.tile_set = sizes_.tile_set;
+  route.tile_set = TileSet::kSmall;
+  route.large_if_cheaper = sizes_.tiles == GemmTiles::kBoth;
   route.header = &plan->header;
   route.entries = entries_.as<ExpertTiles>();
   route.row_pair = row_pair_.as<std::int32_t>();
@@ -321,12 +324,13 @@ void Forward::enqueue_gemm(Projection projection, cudaStream_t stream) const {
   const bool gate_up = projection == Projection::kGateUp;
   PlanState* const plan = plan_.as<PlanState>();
   GemmArgs args{};
+  args.tiles = sizes_.tiles;
   args.plan = &plan->header;
   args.entries = entries_.as<ExpertTiles>();
   args.geometry = weights_->geometry(projection);
-  args.tile_set = sizes_.tile_set;
   args.gemm = gate_up ? 0 : 1;
   args.work = work_shape(args.geometry, multiprocessors_);
+  args.pieces = piece_shape(args.work, multiprocessors_);
   args.shares = shares_.as<WorkPosition>() + (gate_up ? 0 : multiprocessors_ + 1);
   args.hand_over =
       hand_over_.as<std::int32_t>() + (gate_up ? 0 : hand_over_count(multiprocessors_));

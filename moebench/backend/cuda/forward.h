@@ -13,6 +13,7 @@
 #include "moebench/backend/backend.h"
 #include "moebench/backend/cuda/device.h"
 #include "moebench/backend/cuda/device_forward.h"
+#include "moebench/backend/cuda/gemm.h"
 #include "moebench/backend/cuda/plan.h"
 
 namespace moebench::cuda {
@@ -72,7 +73,7 @@ struct ForwardSizes {
   ForwardSizes(const MoeShape& shape, const SchemeConfig& scheme, std::int64_t tokens,
                int multiprocessors);
   std::int64_t pairs = 0;
-  TileSet tile_set = TileSet::kSmall;
+  GemmTiles tiles = GemmTiles::kSmall;
   std::int64_t padded_rows = 0;  ///< at most
   std::int64_t tokens = 0, ids = 0, weights = 0;
   std::int64_t entries = 0, shares = 0, row_pair = 0, places = 0;

@@ -21,13 +21,22 @@ enum class HiddenOutput : std::uint8_t {
               ///< scales (fp8-block)
 };
 
+/// What the weights are and what they are expanded to. FP8 activations are FP16 operands that hold
+/// the e4m3 values.
+enum class WeightKind : std::uint8_t { kNvfp4, kFp8, kFp8Block };
+
+/// The tile sets that a call's plan may be of: a kernel for each, because the one with both is
+/// slower by up to 1 %.
+enum class GemmTiles : std::uint8_t { kSmall, kBoth };
+
 struct GemmArgs {
   // Work
+  GemmTiles tiles;
   const PlanHeader* plan;      ///< device
   const ExpertTiles* entries;  ///< device
-  TileSet tile_set;            ///< that the entries were cut with
   std::int32_t gemm;           ///< 0, 1: index of plan->shared
   WorkShape work;              ///< work_shape(geometry, grid)
+  PieceShape pieces;           ///< piece_shape(work, grid)
   const WorkPosition* shares;  ///< device, [grid + 1]: where each thread block begins
   std::int32_t* hand_over;     ///< [hand_over_count(grid)], zero when the kernel begins
   MatrixGeometry geometry;     ///< of this matrix
@@ -61,10 +70,6 @@ struct GemmArgs {
 constexpr std::int64_t partial_bytes(int grid) {
   return std::int64_t{2} * grid * kTileBlocks * kBlockRows * kMaxTileTokens * 4;
 }
-
-/// What the weights are and what they are expanded to. FP8 activations are FP16 operands that hold
-/// the e4m3 values.
-enum class WeightKind : std::uint8_t { kNvfp4, kFp8, kFp8Block };
 
 /// Enqueues one GEMM. It is launched with programmatic stream serialisation: weights are prefetched
 /// while the kernel before still runs, whose results (operand, scales) are read after it has ended.

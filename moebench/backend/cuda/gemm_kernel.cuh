@@ -534,7 +534,7 @@ class Consumer {
   RingPosition at_;
 };
 
-template <WeightKind kind, HalfType type, Projection projection, TileSet set>
+template <WeightKind kind, HalfType type, Projection projection, GemmTiles tiles>
 __global__ void __launch_bounds__(kGemmThreads, 1)
     grouped_gemm(const __grid_constant__ GemmArgs args) {
   std::uint8_t* const shared = ptx::dynamic_shared();
@@ -570,25 +570,30 @@ __global__ void __launch_bounds__(kGemmThreads, 1)
     if (threadIdx.x == kConsumerThreads) Producer<kind>(args, ring).run();
   } else {
     ptx::more_registers<kConsumerRegisters>();
-    Consumer<kind, type, projection, set>(args, ring, exchange).run();
+    // The small set has the sizes up to 48 of the large one.
+    if (tiles == GemmTiles::kSmall || args.plan->max_tile_rows <= max_tile_rows(TileSet::kSmall)) {
+      Consumer<kind, type, projection, TileSet::kSmall>(args, ring, exchange).run();
+    } else if constexpr (tiles == GemmTiles::kBoth) {
+      Consumer<kind, type, projection, TileSet::kLarge>(args, ring, exchange).run();
+    }
   }
 }
 
-template <WeightKind kind, HalfType type, Projection projection, TileSet set>
+template <WeightKind kind, HalfType type, Projection projection, GemmTiles tiles>
 cudaError_t launch_grouped_gemm(const GemmArgs& args, cudaStream_t stream) {
   static const cudaError_t prepared =
-      cudaFuncSetAttribute(grouped_gemm<kind, type, projection, set>,
+      cudaFuncSetAttribute(grouped_gemm<kind, type, projection, tiles>,
                            cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes);
   if (prepared != cudaSuccess) return prepared;
-  return launch_overlapped(grouped_gemm<kind, type, projection, set>,
+  return launch_overlapped(grouped_gemm<kind, type, projection, tiles>,
                            {args.grid, kGemmThreads, kSharedBytes}, stream, args);
 }
 
 template <WeightKind kind, HalfType type, Projection projection>
 cudaError_t launch_grouped_gemm(const GemmArgs& args, cudaStream_t stream) {
-  return args.tile_set == TileSet::kSmall
-             ? launch_grouped_gemm<kind, type, projection, TileSet::kSmall>(args, stream)
-             : launch_grouped_gemm<kind, type, projection, TileSet::kLarge>(args, stream);
+  return args.tiles == GemmTiles::kSmall
+             ? launch_grouped_gemm<kind, type, projection, GemmTiles::kSmall>(args, stream)
+             : launch_grouped_gemm<kind, type, projection, GemmTiles::kBoth>(args, stream);
 }
 
 template <WeightKind kind>

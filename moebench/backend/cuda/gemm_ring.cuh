@@ -137,8 +137,9 @@ class PieceList : public TileWork {
       : args_(args), at_{args.plan->shared[args.gemm].entries, 0} {}
   /// False: there are none left.
   __device__ bool take() {
-    // Computed each time: the producer has few registers.
-    const PieceShape shape = piece_shape(args_.work, ptx::known_here(args_.grid));
+    // Not held from tile to tile: the producer has few registers.
+    const PieceShape shape{ptx::known_here(args_.pieces.parts),
+                           ptx::known_here(args_.pieces.depth)};
     const std::int32_t piece = atomicAdd(args_.hand_over, 1);
     const std::int32_t tiles = args_.plan->shared[args_.gemm].piece_tiles;
     if (piece >= tiles * args_.work.row_tiles * shape.parts) return false;

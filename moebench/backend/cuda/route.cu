@@ -60,7 +60,8 @@ struct Totals {
 };
 
 struct BlockState {
-  Totals of_warp[2][kWarps];  ///< in turns
+  Totals of_warp[2][kWarps];      ///< in turns
+  std::uint32_t cost[2][kWarps];  ///< of the tiles of a set
   SharedWork shared[2];
 };
 
@@ -265,19 +266,55 @@ __device__ ExpertRows rows_of(const std::int32_t* of_block, int blocks) {
   return rows;
 }
 
+__device__ std::uint32_t cost_of(std::int32_t rows, TileSet set) {
+  if (rows == 0) return 0;
+  const ExpertTiles tiles = cut_into_tiles(0, rows, 0, set);
+  return static_cast<std::uint32_t>(tiles.tiles * tiles.unit_cost);
+}
+
+/// `mine`: of the thread's first expert.
+__device__ TileSet choose_tiles(const SharedArrays& arrays, const ExpertRows& mine, int experts,
+                                int blocks) {
+  std::uint32_t small = cost_of(mine.all, TileSet::kSmall);
+  std::uint32_t large = cost_of(mine.all, TileSet::kLarge);
+#pragma unroll 1
+  for (int expert = static_cast<int>(threadIdx.x) + kThreads; expert < experts;
+       expert += kThreads) {
+    const std::int32_t rows = rows_of(arrays.rows + expert, blocks).all;
+    small += cost_of(rows, TileSet::kSmall);
+    large += cost_of(rows, TileSet::kLarge);
+  }
+  small = __reduce_add_sync(kAllLanes, small);
+  large = __reduce_add_sync(kAllLanes, large);
+  auto& cost = arrays.state->cost;
+  const int lane = lane_number();
+  if (lane == 0) {
+    cost[0][warp_number()] = small;
+    cost[1][warp_number()] = large;
+  }
+  __syncthreads();
+  return cheaper_tiles(__reduce_add_sync(kAllLanes, lane < kWarps ? cost[0][lane] : 0),
+                       __reduce_add_sync(kAllLanes, lane < kWarps ? cost[1][lane] : 0));
+}
+
 /// Leaves the entries in memory, and where they and the experts begin in shared memory.
 __device__ Totals make_plan(const RouteArgs& args, const SharedArrays& arrays, int blocks) {
   const int experts = static_cast<int>(args.experts);
+  const auto read_rows = [&](int expert) {
+    return expert < experts ? rows_of(arrays.rows + expert, blocks) : ExpertRows{0, 0};
+  };
+  const ExpertRows first_rows = read_rows(static_cast<int>(threadIdx.x));
+  const TileSet set =
+      args.large_if_cheaper ? choose_tiles(arrays, first_rows, experts, blocks) : args.tile_set;
   Totals carry{};
 #pragma unroll 1
   for (int first = 0, turn = 0; first < experts; first += kThreads, turn ^= 1) {
     const int expert = first + static_cast<int>(threadIdx.x);
-    const ExpertRows rows =
-        expert < experts ? rows_of(arrays.rows + expert, blocks) : ExpertRows{0, 0};
+    const ExpertRows rows = first == 0 ? first_rows : read_rows(expert);
     ExpertTiles tiles{};
     Totals mine{};
     if (rows.all > 0) {
-      tiles = cut_into_tiles(expert, rows.all, 0, args.tile_set);
+      tiles = cut_into_tiles(expert, rows.all, 0, set);
       mine.rows = static_cast<std::uint32_t>(tiles.tiles * tiles.tile_rows);
       mine.cost = static_cast<std::uint32_t>(tiles.tiles * tiles.unit_cost);
       mine.tiles = static_cast<std::uint32_t>(tiles.tiles);

@@ -22,6 +22,7 @@ struct RouteArgs {
   std::int64_t pairs;
   std::int64_t experts;
   TileSet tile_set;
+  bool large_if_cheaper;  ///< instead of kSmall, see cheaper_tiles()
   PlanHeader* header;
   ExpertTiles* entries;  ///< [min(pairs, experts)]
   std::int32_t*

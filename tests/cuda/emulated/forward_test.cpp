@@ -149,10 +149,27 @@ void check_layer(const Layer& layer, const SchemeCase& scheme, const std::vector
 class EmulatedForward : public ::testing::TestWithParam<SchemeCase> {};
 
 TEST_P(EmulatedForward, EveryTileSize) {
-  check_layer(rows_layer("the small tiles", 208, 144, {5, 41, 12, 80, 30, 20}), GetParam(),
-              {{1, 1}, {7, 2}});
-  check_layer(rows_layer("the large tiles", 128, 208, {120, 1, 150, 0, 70, 40, 56}), GetParam(),
-              {{3, 3}, {5, 4}});
+  const auto sizes_used = [](const auto& check) {
+    const emulated::Statistics before = emulated::statistics();
+    check();
+    std::vector<int> used;
+    for (int eights = 1; eights <= kMaxTileTokens / 8; ++eights) {
+      if (emulated::statistics().multiplications[eights] > before.multiplications[eights])
+        used.push_back(eights * 8);
+    }
+    return used;
+  };
+  EXPECT_EQ(sizes_used([] {
+              check_layer(rows_layer("the small tiles", 208, 144, {5, 41, 12, 30, 20, 38}),
+                          GetParam(), {{1, 1}, {7, 2}});
+            }),
+            (std::vector<int>{8, 16, 24, 32, 40, 48}));
+  // Chosen by the routing kernel, for the same number of pairs as well.
+  const std::vector<int> large = sizes_used([] {
+    check_layer(rows_layer("the large tiles", 128, 208, {120, 1, 150, 0, 70, 40}), GetParam(),
+                {{3, 3}, {5, 4}});
+  });
+  EXPECT_EQ(large, (std::vector<int>{16, 48, 64, 72, 80}));
 }
 
 TEST_P(EmulatedForward, SplitTiles) {
@@ -173,6 +190,12 @@ TEST_P(EmulatedForward, Pieces) {
   // So much work for so few blocks that part of it is handed out piece by piece.
   check_layer(drawn_layer("whole tiles", 128, 128, 100, 2, "uniform", 130), GetParam(),
               {{3, 50}, {2, 51}, {1, 52}});
+}
+
+TEST_P(EmulatedForward, SkewedRouting) {
+  // On average fewer rows an expert than the largest of the small tiles has.
+  check_layer(rows_layer("two hot experts", 128, 128, {5, 160, 0, 3, 0, 9, 75, 0, 1, 2}),
+              GetParam(), {{5, 70}});
 }
 
 TEST_P(EmulatedForward, FewTokens) {

@@ -63,6 +63,7 @@ class Pieces {
     args.gemm = 1;
     args.geometry = kGeometry;
     args.work = work_shape(kGeometry, kGrid);
+    args.pieces = pieces();
     args.shares = shares.data();
     args.hand_over = hand_over.data();
     args.hidden = kHidden;

@@ -23,12 +23,16 @@ struct RouteCase {
   const char* routing;
   std::int64_t tokens, experts, topk;
   TileSet tile_set;
+  bool large_if_cheaper = false;
 };
 
 std::string name_of(const RouteCase& c) {
   return fmt::format("{} M={} E={} topk={} tiles up to {}", c.routing, c.tokens, c.experts, c.topk,
                      max_tile_rows(c.tile_set));
 }
+
+int small_chosen = 0;
+int large_chosen = 0;
 
 template <typename T>
 bool same_bytes(std::span<const T> a, std::span<const T> b) {
@@ -47,7 +51,8 @@ void check_route(const RouteCase& c, std::uint64_t seed) {
 
   PlanHeader header{};
   std::vector<ExpertTiles> entries(size(std::min(pairs, c.experts)));
-  std::vector<std::int32_t> row_pair(size(max_padded_rows(pairs, c.experts, c.tile_set)), kUnset);
+  const TileSet most_padded = c.large_if_cheaper ? TileSet::kLarge : c.tile_set;
+  std::vector<std::int32_t> row_pair(size(max_padded_rows(pairs, c.experts, most_padded)), kUnset);
   std::vector<PairPlace> places(ids.size());
   std::vector<WorkPosition> shares(2 * (kGrid + 1));
   std::vector<std::int32_t> hand_over(size(2 * hand_over_count(kGrid)), kUnset);
@@ -56,6 +61,7 @@ void check_route(const RouteCase& c, std::uint64_t seed) {
   args.pairs = pairs;
   args.experts = c.experts;
   args.tile_set = c.tile_set;
+  args.large_if_cheaper = c.large_if_cheaper;
   args.header = &header;
   args.entries = entries.data();
   args.row_pair = row_pair.data();
@@ -68,6 +74,13 @@ void check_route(const RouteCase& c, std::uint64_t seed) {
   emulated::synchronize();
 
   testing::HostPlan plan = testing::make_host_plan(ids, c.experts, c.tile_set);
+  if (c.large_if_cheaper) {
+    testing::HostPlan large = testing::make_host_plan(ids, c.experts, TileSet::kLarge);
+    const TileSet chosen = cheaper_tiles(static_cast<std::uint32_t>(plan.header.total_cost),
+                                         static_cast<std::uint32_t>(large.header.total_cost));
+    if (chosen == TileSet::kLarge) plan = std::move(large);
+    (chosen == TileSet::kLarge ? large_chosen : small_chosen) += 1;
+  }
   std::vector<WorkPosition> expected_shares;
   for (int gemm = 0; gemm < 2; ++gemm) {
     plan.header.shared[gemm] = testing::share_out(plan, args.work[gemm]);
@@ -112,6 +125,24 @@ TEST(EmulatedRoute, LeavesThePlanOfTheHost) {
     check_route(c, 1);
     check_route(c, 6);
   }
+}
+
+TEST(EmulatedRoute, ChoosesTheCheaperTiles) {
+  small_chosen = large_chosen = 0;
+  for (const RouteCase& c : {
+           RouteCase{"uniform", 60, 256, 8, TileSet::kSmall, true},
+           RouteCase{"uniform", 1000, 256, 8, TileSet::kSmall, true},
+           RouteCase{"uniform", 1800, 700, 2, TileSet::kSmall, true},
+           RouteCase{"uniform", 1600, 256, 8, TileSet::kSmall, true},
+           RouteCase{"zipf:1.2", 1000, 256, 8, TileSet::kSmall, true},
+           RouteCase{"hot:1@0.8", 100, 700, 6, TileSet::kSmall, true},
+           RouteCase{"single", 100, 3, 1, TileSet::kSmall, true},
+       }) {
+    check_route(c, 2);
+    check_route(c, 7);
+  }
+  EXPECT_EQ(small_chosen, 2 * 4);
+  EXPECT_EQ(large_chosen, 2 * 3);
 }
 
 TEST(EmulatedRoute, RefusesWhatItHasNoRoomFor) {
