@@ -177,6 +177,7 @@ TEST(CudaPlan, DividesExactly) {
 }
 
 TEST(CudaPlan, SharesBeginWhereTheCostsSay) {
+  int checked = 0;
   for (std::uint64_t seed = 0; seed < 60; ++seed) {
     const RandomRouting r = random_routing(seed);
     const testing::HostPlan plan =
@@ -188,6 +189,7 @@ TEST(CudaPlan, SharesBeginWhereTheCostsSay) {
       const SharedWork shared = testing::share_out(plan, shape);
       const std::int64_t slice_cost = shared.cost * work.units();
       if (slice_cost * work.slices < std::int64_t{unit_cost(kMaxTileTokens)} * kGrid) continue;
+      ++checked;
       for (int block = 0; block < kGrid; ++block) {
         std::int64_t cost = slice_cost * work.slices * block / kGrid;
         const WorkPosition begin = work_begin(shared, plan.begins.data(), shape, block);
@@ -201,6 +203,7 @@ TEST(CudaPlan, SharesBeginWhereTheCostsSay) {
       }
     }
   }
+  EXPECT_GT(checked, 10);
 }
 
 /// Thread blocks that take pieces in any order of turns find each chunk of each tile of the other

@@ -4,7 +4,8 @@
 //
 // A tile product is C[tokens][16 rows] += A[tokens][32 k] * B[16 pairs of k][16 rows]. A is
 // activations, B weights: a register of expanded weight pairs is one row of B, so both panels of a
-// slab over two steps are two B tiles (a "tile step"). C stays in tiles over the whole depth.
+// slab over two steps are two B tiles (a "tile step"). C stays in tiles over the whole depth,
+// or over a part of it (TileArgs::first_part).
 //
 // Weights as BF16: E2M1 * E4M3 and E4M3 are exact in FP16, never subnormal there (2^-10 at least),
 // and have at most 6 significant bits; an arithmetic shift right by 3 and a mask make BF16 of them
@@ -34,7 +35,7 @@ inline constexpr float kActivationFactor = 0x1p96F;
 inline constexpr float kSumFactor = 0x1p16F;
 
 // Crossovers measured on two cores of a Xeon with AMX (family 6, model 207), 2026-11-23; see
-// docs/CPU_KERNELS.md.
+// docs/CPU_KERNELS.md. Before expansion and products were in turn, which favours tiles.
 
 /// W4A4 up to this many tokens in integers instead of tiles: 45 ms against 50 at 8 tokens an
 /// expert, 96 against 66 at 16.
@@ -537,6 +538,10 @@ void store_fp16_tile_operand(const float* x, std::int64_t cols, std::int64_t pad
   const auto store = tile_tokens <= kFp32Tokens ? store_operand<Fp32Entry> : store_tile_operand<2>;
   store(x, cols, padded_cols, tile_tokens, token, tile);
 }
+
+// An expert of several tiles has more tokens in each: multiply_tile of the integers and of FP32
+// neither expands nor knows of parts.
+static_assert(kIntegerTokens < kTileTokens && kFp32Tokens < kTileTokens);
 
 template <class Tiles>
 CpuKernels make_amx_table(const char* isa) {

@@ -278,14 +278,15 @@ void CpuForward::multiply_expanded_slabs(const Workspace& space, Projection proj
 }
 
 /// Of a slab, so that the operand of `tiles` tiles over them takes no more than
-/// cached_operand_bytes: whole 128-wide groups, as even as possible.
+/// cached_operand_bytes, but at least a 128-wide group: as even as whole groups allow.
 std::int64_t CpuForward::part_steps(Projection projection, const ExpertGroup& group,
                                     std::int64_t tiles) const {
   const std::int64_t groups = ceil_div(weights_->geometry().of(projection).steps, kFp8GroupSteps);
   const std::int64_t tokens = TilePlan::tile(group, 0).tokens * tiles;
   const std::int64_t parts = ceil_div(tokens * operand_row_bytes(projection),
                                       std::max(kernels_.cached_operand_bytes, std::int64_t{1}));
-  return ceil_div(groups, std::min(parts, groups)) * kFp8GroupSteps;
+  const std::int64_t most = std::max(groups / parts, std::int64_t{1});
+  return ceil_div(groups, ceil_div(groups, most)) * kFp8GroupSteps;
 }
 
 void CpuForward::multiply_part(const SlabPart& part, const float* weight_scales,

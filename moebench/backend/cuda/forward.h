@@ -117,7 +117,7 @@ class Forward final : public DeviceForward {
   int multiprocessors_;
   ForwardSizes sizes_;
   DeviceBuffer tokens_, ids_, topk_weights_;
-  DeviceBuffer plan_;  ///< PlanHeader, amax key, dynamic scale: struct PlanState
+  DeviceBuffer plan_;  ///< PlanHeader and HiddenScale: struct PlanState
   DeviceBuffer entries_, shares_, row_pair_, places_;
   DeviceBuffer gate_up_operand_, down_operand_, hidden_rows_;
   DeviceBuffer gate_up_scales_, down_scales_, per_expert_;

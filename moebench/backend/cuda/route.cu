@@ -179,7 +179,8 @@ class Segment {
 #pragma unroll
       for (int i = 0; i < kHeldRounds; ++i) {
         const std::int32_t pair = begin_ + i * kWarpThreads + lane_number();
-        if (pair < end_) place_pair(pair, begins[expert_[i]], counts[expert_[i]] + row_[i]);
+        const std::int32_t expert = expert_[i];
+        if (pair < end_ && expert >= 0) place_pair(pair, begins[expert], counts[expert] + row_[i]);
       }
     } else {
       each_round([&](std::int32_t pair, std::int32_t expert) {

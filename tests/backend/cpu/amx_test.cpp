@@ -107,6 +107,9 @@ TEST_P(AmxKernels, EveryWayThroughManyTilesGivesTheSameBits) {
       EXPECT_EQ(run_on(*way, layer, threads).y, first.y) << threads << " threads";
     }
   }
+  // Several parts and several slabs a task.
+  const LayerCase wide = single_expert_case(9, GetParam().scheme_case, 40, 1040, 272);
+  EXPECT_EQ(run_on(in_small_parts, wide, 1).y, run_on(on_the_way, wide, 1).y);
   // More tiles than sums are kept for.
   const LayerCase many = single_expert_case(8, GetParam().scheme_case, 530, 144, 48);
   EXPECT_EQ(run_on(in_small_parts, many, 2).y, run_on(on_the_way, many, 2).y);

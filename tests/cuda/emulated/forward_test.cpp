@@ -164,6 +164,13 @@ TEST_P(EmulatedForward, EveryTileSize) {
                           GetParam(), {{1, 1}, {7, 2}});
             }),
             (std::vector<int>{8, 16, 24, 32, 40, 48}));
+  // Up to 48 tokens in a kernel of their own.
+  EXPECT_EQ(sizes_used([] {
+              check_layer(rows_layer("40 and 8", 128, 144, {40, 8}), GetParam(), {{1, 1}});
+              check_layer(rows_layer("48", 128, 144, {43}), GetParam(), {{1, 1}});
+              check_layer(rows_layer("24, 32 and 8", 128, 144, {17, 26, 5}), GetParam(), {{1, 1}});
+            }),
+            (std::vector<int>{8, 24, 32, 40, 48}));
   // Chosen by the routing kernel, for the same number of pairs as well.
   const std::vector<int> large = sizes_used([] {
     check_layer(rows_layer("the large tiles", 128, 208, {120, 1, 150, 0, 70, 40}), GetParam(),

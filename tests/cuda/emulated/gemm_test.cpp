@@ -75,8 +75,10 @@ class Pieces {
     args.row_pair = row_pair_.data();
     args.partial = partial.data();
     args.grid = kGrid;
-    enqueue_gemm(WeightKind::kNvfp4, Projection::kDown, HalfType::kFp16, args, nullptr);
+    EXPECT_EQ(enqueue_gemm(WeightKind::kNvfp4, Projection::kDown, HalfType::kFp16, args, nullptr),
+              cudaSuccess);
     emulated::synchronize();
+    emulated::settings().delayed_block = -1;
     return out;
   }
 
