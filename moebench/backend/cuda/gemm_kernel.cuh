@@ -363,9 +363,32 @@ class Consumer {
   __device__ __forceinline__ static std::uint32_t largest_of_lanes(std::uint32_t pair) {
 #pragma unroll
     for (int lanes = 4; lanes < 32; lanes *= 2) {
-      pair = largest_pair<type>(pair, __shfl_xor_sync(kAllLanes, pair, lanes));
+      pair = larger_magnitude<type>(pair, __shfl_xor_sync(kAllLanes, pair, lanes));
     }
     return pair;
+  }
+
+  /// Of `count` pairs, over those lanes: the one whose row pair is i gets that of pairs[i]. Lanes
+  /// give half of what they have left to one another and keep the other half.
+  template <int count>
+  __device__ __forceinline__ std::uint32_t largest_of_one(std::uint32_t (&pairs)[8]) const {
+    const int mine = row_pair();
+    if constexpr (count < 3) {
+      const std::uint32_t first = largest_of_lanes(pairs[0]);
+      const std::uint32_t second = count == 2 ? largest_of_lanes(pairs[1]) : 0;
+      return mine == 0 ? first : second;
+    }
+#pragma unroll
+    for (int half = 4; half > 0; half /= 2) {
+      const bool upper = (mine & half) != 0;
+#pragma unroll
+      for (int i = 0; i < half; ++i) {
+        const std::uint32_t given = upper ? pairs[i] : pairs[i + half];
+        const std::uint32_t kept = upper ? pairs[i + half] : pairs[i];
+        pairs[i] = larger_magnitude<type>(kept, __shfl_xor_sync(kAllLanes, given, 4 * half));
+      }
+    }
+    return pairs[0];
   }
 
   __device__ __forceinline__ int strip() const { return group_ * 4 + warp(); }
@@ -377,13 +400,18 @@ class Consumer {
     // 8 lanes hold the same tokens 8 i + first_token() + {0, 1}: the one whose row pair is i mod 8
     // computes their scales.
     constexpr int kRounds = (N / 8 + 7) / 8;
-    const int mine = row_pair();
-    std::uint32_t amax[kRounds] = {};
+    std::uint32_t amax[kRounds];
+    const auto find = [&](auto round) {
+      constexpr int kFirst = decltype(round)::value * 8;
+      constexpr int kCount = N / 8 - kFirst < 8 ? N / 8 - kFirst : 8;
+      std::uint32_t pairs[8] = {};
 #pragma unroll
-    for (int i = 0; i < N / 8; ++i) {
-      const std::uint32_t largest = largest_of_lanes(largest_pair<type>(h[0][i], h[1][i]));
-      if (i % 8 == mine) amax[i / 8] = largest;
-    }
+      for (int i = 0; i < kCount; ++i)
+        pairs[i] = largest_pair<type>(h[0][kFirst + i], h[1][kFirst + i]);
+      amax[decltype(round)::value] = largest_of_one<kCount>(pairs);
+    };
+    find(std::integral_constant<int, 0>{});
+    if constexpr (kRounds > 1) find(std::integral_constant<int, 1>{});
     const float global_scale = args_.hidden_global_scale[tile.expert];
     float2 factor[kRounds];
     std::uint32_t scales[kRounds];

@@ -22,12 +22,15 @@ __device__ __forceinline__ float2 widen_pair(std::uint32_t pair) {
     return {__uint_as_float(pair << 16), __uint_as_float(pair & 0xFFFF0000)};
   }
 }
+/// max(a, b) of both halves.
+template <HalfType type>
+__device__ __forceinline__ std::uint32_t larger_magnitude(std::uint32_t a, std::uint32_t b) {
+  return type == HalfType::kFp16 ? ptx::max_pair_fp16(a, b) : ptx::max_pair_bf16(a, b);
+}
 /// max(|a|, |b|) of both halves.
 template <HalfType type>
 __device__ __forceinline__ std::uint32_t largest_pair(std::uint32_t a, std::uint32_t b) {
-  a &= 0x7FFF7FFF;
-  b &= 0x7FFF7FFF;
-  return type == HalfType::kFp16 ? ptx::max_pair_fp16(a, b) : ptx::max_pair_bf16(a, b);
+  return larger_magnitude<type>(a & 0x7FFF7FFF, b & 0x7FFF7FFF);
 }
 
 __device__ __forceinline__ float e4m3_round(float x) {
