@@ -377,18 +377,19 @@ class Consumer {
       const std::uint32_t first = largest_of_lanes(pairs[0]);
       const std::uint32_t second = count == 2 ? largest_of_lanes(pairs[1]) : 0;
       return mine == 0 ? first : second;
-    }
+    } else {
 #pragma unroll
-    for (int half = 4; half > 0; half /= 2) {
-      const bool upper = (mine & half) != 0;
+      for (int half = 4; half > 0; half /= 2) {
+        const bool upper = (mine & half) != 0;
 #pragma unroll
-      for (int i = 0; i < half; ++i) {
-        const std::uint32_t given = upper ? pairs[i] : pairs[i + half];
-        const std::uint32_t kept = upper ? pairs[i + half] : pairs[i];
-        pairs[i] = larger_magnitude<type>(kept, __shfl_xor_sync(kAllLanes, given, 4 * half));
+        for (int i = 0; i < half; ++i) {
+          const std::uint32_t given = upper ? pairs[i] : pairs[i + half];
+          const std::uint32_t kept = upper ? pairs[i + half] : pairs[i];
+          pairs[i] = larger_magnitude<type>(kept, __shfl_xor_sync(kAllLanes, given, 4 * half));
+        }
       }
+      return pairs[0];
     }
-    return pairs[0];
   }
 
   __device__ __forceinline__ int strip() const { return group_ * 4 + warp(); }
