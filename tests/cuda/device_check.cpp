@@ -172,6 +172,7 @@ DevicePlan check_route(const Case& c, testing::HostPlan expected,
                        plan.places.get(),
                        plan.shares.get(),
                        plan.hand_over.get(),
+                       kGrid,
                        {kWork[0], kWork[1]}};
   cuda_check(enqueue_route(args, nullptr), "route");
   cuda_check(cudaDeviceSynchronize(), "route");

@@ -79,6 +79,15 @@ int multiprocessors() {
   return count;
 }
 
+int active_teams(GemmTiles tiles) {
+  if (team_blocks(tiles) == 1) return multiprocessors();
+  int count = 0;
+  cuda_check(max_teams(&count), "asking for clusters");
+  if (count < 1)
+    fail(ErrorCode::kUnavailable, "cuda: the device has no room for two thread blocks");
+  return count;
+}
+
 /// Scales of one operand: one for all, one a row, one a row and chunk.
 std::int64_t operand_scale_bytes(const SchemeConfig& config, std::int64_t rows,
                                  std::int64_t columns) {
@@ -119,7 +128,9 @@ ForwardSizes::ForwardSizes(const MoeShape& shape, const SchemeConfig& scheme,
   ids = pairs * kIndexBytes;
   weights = pairs * kFloatBytes;
   entries = std::min(pairs, shape.num_experts) * static_cast<std::int64_t>(sizeof(ExpertTiles));
-  shares = 2 * (multiprocessors + 1) * static_cast<std::int64_t>(sizeof(WorkPosition));
+  // No team has more than two blocks.
+  const int blocks = (multiprocessors + 1) / 2 * 2;
+  shares = 2 * (blocks + 1) * static_cast<std::int64_t>(sizeof(WorkPosition));
   row_pair = padded_rows * kIndexBytes;
   places = pairs * static_cast<std::int64_t>(sizeof(PairPlace));
   gate_up_operand = checked_product(kWhat, {padded_rows, operand_row_bytes(shape.hidden)});
@@ -131,8 +142,8 @@ ForwardSizes::ForwardSizes(const MoeShape& shape, const SchemeConfig& scheme,
   down_scales = operand_scale_bytes(scheme, padded_rows, shape.intermediate);
   if (is_nvfp4(scheme.scheme)) per_expert = kPerExpertColumns * shape.num_experts * kFloatBytes;
   pair_out = checked_product(kWhat, {pairs, shape.hidden, kActBytes});
-  partial = partial_bytes(multiprocessors);
-  hand_over = 2 * hand_over_count(multiprocessors) * kIndexBytes;
+  partial = partial_bytes(blocks);
+  hand_over = 2 * hand_over_count(blocks) * kIndexBytes;
   output = tokens + 2 * kGuardElements * kActBytes;
 }
 
@@ -155,8 +166,8 @@ std::int64_t Forward::scratch_bytes(const MoeShape& shape, const SchemeConfig& s
 Forward::Forward(const MoeProblem& problem, std::shared_ptr<const DeviceWeights> weights)
     : problem_(problem),
       weights_(std::move(weights)),
-      multiprocessors_(multiprocessors()),
-      sizes_(problem.shape, problem.scheme, problem.tokens, multiprocessors_),
+      sizes_(problem.shape, problem.scheme, problem.tokens, multiprocessors()),
+      teams_(active_teams(sizes_.tiles)),
       tokens_(sizes_.tokens, "tokens"),
       ids_(sizes_.ids, "routing"),
       topk_weights_(sizes_.weights, "routing"),
@@ -194,6 +205,10 @@ std::uint16_t* Forward::output() const { return output_.as<std::uint16_t>() + kG
 
 float* Forward::per_expert(int column) const {
   return per_expert_.as<float>() + column * problem_.shape.num_experts;
+}
+
+WorkShape Forward::work_of(Projection projection) const {
+  return work_shape(weights_->geometry(projection), teams_, team_blocks(sizes_.tiles));
 }
 
 bool Forward::quantizes_rows() const { return problem_.scheme.scheme == Scheme::kFp8; }
@@ -262,9 +277,10 @@ void Forward::enqueue(const DeviceArrays& arrays, cudaStream_t stream, PhaseMark
   route.places = places_.as<PairPlace>();
   route.shares = shares_.as<WorkPosition>();
   route.hand_over = hand_over_.as<std::int32_t>();
+  route.blocks = teams_ * team_blocks(sizes_.tiles);
   for (const Projection projection : {Projection::kGateUp, Projection::kDown}) {
     route.work[projection == Projection::kGateUp ? 0 : 1] =
-        share_shape(work_shape(weights_->geometry(projection), multiprocessors_), multiprocessors_);
+        share_shape(work_of(projection), teams_);
   }
   if (sizes_.pairs > 0) cuda_check(enqueue_route(route, stream), "route");
 
@@ -329,11 +345,11 @@ void Forward::enqueue_gemm(Projection projection, cudaStream_t stream) const {
   args.entries = entries_.as<ExpertTiles>();
   args.geometry = weights_->geometry(projection);
   args.gemm = gate_up ? 0 : 1;
-  args.work = work_shape(args.geometry, multiprocessors_);
-  args.pieces = piece_shape(args.work, multiprocessors_);
-  args.shares = shares_.as<WorkPosition>() + (gate_up ? 0 : multiprocessors_ + 1);
-  args.hand_over =
-      hand_over_.as<std::int32_t>() + (gate_up ? 0 : hand_over_count(multiprocessors_));
+  args.work = work_of(projection);
+  args.pieces = piece_shape(args.work, teams_);
+  args.shares = shares_.as<WorkPosition>() + (gate_up ? 0 : teams_ + 1);
+  args.hand_over = hand_over_.as<std::int32_t>() +
+                   (gate_up ? 0 : hand_over_count(teams_ * team_blocks(sizes_.tiles)));
   args.hidden = problem_.shape.hidden;
   args.intermediate = problem_.shape.intermediate;
   args.weights = weights_->packed(projection);
@@ -358,7 +374,7 @@ void Forward::enqueue_gemm(Projection projection, cudaStream_t stream) const {
   }
   args.row_pair = row_pair_.as<std::int32_t>();
   args.partial = partial_.as<float>();
-  args.grid = multiprocessors_;
+  args.grid = teams_;
   const HalfType type = problem_.shape.act == ActType::kFp16 ? HalfType::kFp16 : HalfType::kBf16;
   cuda_check(cuda::enqueue_gemm(weight_kind(weights_->format()), projection, type, args, stream),
              gate_up ? "GEMM1" : "GEMM2");

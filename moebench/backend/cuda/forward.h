@@ -109,13 +109,14 @@ class Forward final : public DeviceForward {
   void enqueue_gemm(Projection projection, cudaStream_t stream) const;
   void enqueue_hidden_quantization(cudaStream_t stream) const;
   [[nodiscard]] float* per_expert(int column) const;
+  [[nodiscard]] WorkShape work_of(Projection projection) const;
   [[nodiscard]] bool quantizes_rows() const;    ///< a pass between the GEMMs
   [[nodiscard]] bool one_hidden_scale() const;  ///< for all of h, found by GEMM1 and that pass
 
   const MoeProblem& problem_;
   std::shared_ptr<const DeviceWeights> weights_;
-  int multiprocessors_;
   ForwardSizes sizes_;
+  int teams_;  ///< of the GEMMs' thread blocks
   DeviceBuffer tokens_, ids_, topk_weights_;
   DeviceBuffer plan_;  ///< PlanHeader and HiddenScale: struct PlanState
   DeviceBuffer entries_, shares_, row_pair_, places_;

@@ -18,24 +18,46 @@ struct LaunchShape {
   int cluster = 1;  ///< blocks of a cluster
 };
 
+/// How the runtime wants to know of it.
+class OverlappedLaunch {
+ public:
+  OverlappedLaunch(const LaunchShape& shape, cudaStream_t stream) {
+    attributes_[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attributes_[0].val.programmaticStreamSerializationAllowed = 1;
+    attributes_[1].id = cudaLaunchAttributeClusterDimension;
+    attributes_[1].val.clusterDim.x = static_cast<unsigned>(shape.cluster);
+    attributes_[1].val.clusterDim.y = attributes_[1].val.clusterDim.z = 1;
+    config_.gridDim = dim3(static_cast<unsigned>(shape.blocks));
+    config_.blockDim = dim3(static_cast<unsigned>(shape.threads));
+    config_.dynamicSmemBytes = static_cast<std::size_t>(shape.shared_bytes);
+    config_.stream = stream;
+    config_.attrs = attributes_;
+    config_.numAttrs = shape.cluster > 1 ? 2 : 1;
+  }
+  OverlappedLaunch(const OverlappedLaunch&) = delete;
+  OverlappedLaunch& operator=(const OverlappedLaunch&) = delete;
+  ~OverlappedLaunch() = default;
+  [[nodiscard]] const cudaLaunchConfig_t* config() const { return &config_; }
+
+ private:
+  cudaLaunchAttribute attributes_[2]{};
+  cudaLaunchConfig_t config_{};
+};
+
 template <typename... Parameters, typename... Arguments>
-cudaError_t launch_overlapped(void (*kernel)(Parameters...), LaunchShape shape, cudaStream_t stream,
-                              Arguments&&... arguments) {
+cudaError_t launch_overlapped(void (*kernel)(Parameters...), const LaunchShape& shape,
+                              cudaStream_t stream, Arguments&&... arguments) {
   if (shape.blocks == 0) return cudaSuccess;
-  cudaLaunchAttribute attributes[2]{};
-  attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attributes[0].val.programmaticStreamSerializationAllowed = 1;
-  attributes[1].id = cudaLaunchAttributeClusterDimension;
-  attributes[1].val.clusterDim.x = static_cast<unsigned>(shape.cluster);
-  attributes[1].val.clusterDim.y = attributes[1].val.clusterDim.z = 1;
-  cudaLaunchConfig_t config{};
-  config.gridDim = dim3(static_cast<unsigned>(shape.blocks));
-  config.blockDim = dim3(static_cast<unsigned>(shape.threads));
-  config.dynamicSmemBytes = static_cast<std::size_t>(shape.shared_bytes);
-  config.stream = stream;
-  config.attrs = attributes;
-  config.numAttrs = shape.cluster > 1 ? 2 : 1;
-  return cudaLaunchKernelEx(&config, kernel, std::forward<Arguments>(arguments)...);
+  const OverlappedLaunch launch(shape, stream);
+  return cudaLaunchKernelEx(launch.config(), kernel, std::forward<Arguments>(arguments)...);
+}
+
+/// Clusters of `shape` that run at the same time on the current device.
+template <typename... Parameters>
+cudaError_t max_active_clusters(void (*kernel)(Parameters...), const LaunchShape& shape,
+                                int* clusters) {
+  const OverlappedLaunch launch(shape, nullptr);
+  return cudaOccupancyMaxActiveClusters(clusters, kernel, launch.config());
 }
 
 /// One that overlaps with no kernel before it.

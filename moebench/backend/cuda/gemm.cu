@@ -17,4 +17,6 @@ cudaError_t enqueue_gemm(WeightKind kind, Projection projection, HalfType type,
   return cudaErrorInvalidValue;
 }
 
+cudaError_t max_teams(int* teams) { return max_nvfp4_teams(teams); }
+
 }  // namespace moebench::cuda

@@ -29,16 +29,22 @@ enum class WeightKind : std::uint8_t { kNvfp4, kFp8, kFp8Block };
 /// slower by up to 1 %.
 enum class GemmTiles : std::uint8_t { kSmall, kBoth };
 
+/// Thread blocks of a team. With few tokens there is little to share, and blocks that wait for each
+/// other would be slower than those alone.
+MOEBENCH_HOST_DEVICE constexpr int team_blocks(GemmTiles tiles) {
+  return tiles == GemmTiles::kSmall ? 1 : 2;
+}
+
 struct GemmArgs {
   // Work
   GemmTiles tiles;
   const PlanHeader* plan;      ///< device
   const ExpertTiles* entries;  ///< device
   std::int32_t gemm;           ///< 0, 1: index of plan->shared
-  WorkShape work;              ///< work_shape(geometry, grid)
+  WorkShape work;              ///< work_shape(geometry, grid, team_blocks(tiles))
   PieceShape pieces;           ///< piece_shape(work, grid)
-  const WorkPosition* shares;  ///< device, [grid + 1]: where each thread block begins
-  std::int32_t* hand_over;     ///< [hand_over_count(grid)], zero when the kernel begins
+  const WorkPosition* shares;  ///< device, [grid + 1]: where each team begins
+  std::int32_t* hand_over;     ///< [hand_over_count(blocks)], zero when the kernel begins
   MatrixGeometry geometry;     ///< of this matrix
   std::int64_t hidden, intermediate;
   // Operands
@@ -63,13 +69,18 @@ struct GemmArgs {
       row_pair;  ///< [padded rows] -> pair; read for rows below an entry's `rows` only
   // Split tiles
   float* partial;  ///< see partial_bytes
-  int grid;        ///< thread blocks: the device's multiprocessors
+  int grid;        ///< teams: no more than run at the same time
 };
 
-/// Bytes of `partial`: [2 * grid] slots of 256 * kMaxTileTokens sums, see hand_over_count().
-constexpr std::int64_t partial_bytes(int grid) {
-  return std::int64_t{2} * grid * kTileBlocks * kBlockRows * kMaxTileTokens * 4;
+/// Bytes of `partial`: 2 slots of 256 * kMaxTileTokens sums for each thread block, see
+/// hand_over_count().
+constexpr std::int64_t partial_bytes(int blocks) {
+  return std::int64_t{2} * blocks * kTileBlocks * kBlockRows * kMaxTileTokens * 4;
 }
+
+/// Teams of two blocks that the current device runs at the same time. All of a GEMM must, because
+/// they wait for each other.
+cudaError_t max_teams(int* teams);
 
 /// Enqueues one GEMM. It is launched with programmatic stream serialisation: weights are prefetched
 /// while the kernel before still runs, whose results (operand, scales) are read after it has ended.

@@ -1,4 +1,5 @@
-// The grouped GEMM kernel: one persistent thread block per multiprocessor, a producer thread that
+// The grouped GEMM kernel: one persistent thread block per multiprocessor, alone or in teams of two
+// that share their tokens. In each a producer thread that
 // streams weights and tokens into a ring of shared memory, and two warpgroups, each of which
 // multiplies two 64-row blocks of the weights with the same tile of tokens: while the tensor cores
 // work on one block, the other is expanded to 16 bits in registers, right before the multiplication
@@ -14,7 +15,7 @@
 
 namespace moebench::cuda {
 
-template <WeightKind kind, HalfType type, Projection projection, TileSet set>
+template <WeightKind kind, HalfType type, Projection projection, TileSet set, int kTeamBlocks>
 class Consumer {
  public:
   static constexpr Wide kWide =
@@ -42,6 +43,8 @@ class Consumer {
   }
 
  private:
+  using Place = cuda::Place<kTeamBlocks>;
+
   /// Sums of one block: [i * 4 + {0, 1}] the thread's lower row, tokens i * 8 + first_token() + {0,
   /// 1}; [i * 4 + {2, 3}] its upper row.
   template <int N>
@@ -72,8 +75,8 @@ class Consumer {
     } else {
       accumulate<N>(tile, sums);
     }
-    if (tile.gives != 0) {
-      give_sums<N>(tile, sums);
+    if (tile.gives != TileSlot::kFinishes) {
+      if (tile.gives == TileSlot::kGives) give_sums<N>(tile, sums);
       return;
     }
     add_sums<N>(tile, sums);
@@ -220,14 +223,16 @@ class Consumer {
 
   // ------------------------------------------------------------ split tiles
 
+  /// `slot`: the team's.
   __device__ __forceinline__ float* sums_at(int slot) const {
-    return args_.partial + std::int64_t{slot} * kTileBlocks * kBlockRows * kMaxTileTokens +
+    return args_.partial +
+           std::int64_t{Place::own(slot)} * kTileBlocks * kBlockRows * kMaxTileTokens +
            ptx::known_here(group_ * kWarpgroupThreads + thread_);
   }
   __device__ __forceinline__ std::int32_t* flag_of(int slot) const {
-    return args_.hand_over + 1 + slot;
+    return args_.hand_over + 1 + Place::own(slot);
   }
-  /// For the thread block that finishes the tile.
+  /// For the team that finishes the tile.
   template <int N>
   __device__ __forceinline__ void give_sums(const TileSlot& tile, const Sums<N>& sums) const {
     float* out = sums_at(tile.sums_slot);
@@ -566,6 +571,7 @@ class Consumer {
 template <WeightKind kind, HalfType type, Projection projection, GemmTiles tiles>
 __global__ void __launch_bounds__(kGemmThreads, 1)
     grouped_gemm(const __grid_constant__ GemmArgs args) {
+  constexpr int kTeamBlocks = team_blocks(tiles);
   std::uint8_t* const shared = ptx::dynamic_shared();
   const std::uint32_t base = ptx::shared_address(shared);
   const std::uint32_t aligned = (base + 1023) / 1024 * 1024;
@@ -581,7 +587,10 @@ __global__ void __launch_bounds__(kGemmThreads, 1)
   ring.scales = scales;
   ring.full = barriers;
   ring.empty = barriers + kMaxStages * 8;
+  ring.writable = barriers + 2 * kMaxStages * 8;
+  ring.mailed = barriers + 3 * kMaxStages * 8;
   ring.tiles = reinterpret_cast<TileSlot*>(shared + (barriers + kBarrierBytes - base));
+  ring.mail = reinterpret_cast<std::int32_t*>(ring.tiles + kTileSlots);
   ring.stage_bytes =
       kTileBlocks * kWeightChunkBytes<kind> + args.plan->max_tile_rows * kOperandChunkBytes;
   ring.stages = min(kMaxStages, kRingBytes / ring.stage_bytes);
@@ -589,33 +598,70 @@ __global__ void __launch_bounds__(kGemmThreads, 1)
     for (int stage = 0; stage < ring.stages; ++stage) {
       ptx::barrier_init(ring.full_at(stage), 2);
       ptx::barrier_init(ring.empty_at(stage), kConsumerThreads);
+      ptx::barrier_init(ring.writable_at(stage), kTeamBlocks);
     }
+    for (int slot = 0; slot < kMailSlots; ++slot) ptx::barrier_init(ring.mailed_at(slot), 1);
     ptx::barrier_init_fence();
   }
-  __syncthreads();
+  if constexpr (kTeamBlocks == 1) {
+    __syncthreads();
+  } else {
+    ptx::cluster_arrive();
+    ptx::cluster_wait();
+  }
 
   if (threadIdx.x >= kConsumerThreads) {
     ptx::fewer_registers<kProducerRegisters>();
-    if (threadIdx.x == kConsumerThreads) Producer<kind>(args, ring).run();
+    if (threadIdx.x == kConsumerThreads) {
+      WeightProducer<kind, kTeamBlocks>(args, ring).run();
+    } else if (threadIdx.x == kConsumerThreads + 32) {
+      TokenProducer<kind, kTeamBlocks>(args, ring).run();
+    }
   } else {
     ptx::more_registers<kConsumerRegisters>();
     // The small set has the sizes up to 48 of the large one.
     if (tiles == GemmTiles::kSmall || args.plan->max_tile_rows <= max_tile_rows(TileSet::kSmall)) {
-      Consumer<kind, type, projection, TileSet::kSmall>(args, ring, exchange).run();
+      Consumer<kind, type, projection, TileSet::kSmall, kTeamBlocks>(args, ring, exchange).run();
     } else if constexpr (tiles == GemmTiles::kBoth) {
-      Consumer<kind, type, projection, TileSet::kLarge>(args, ring, exchange).run();
+      Consumer<kind, type, projection, TileSet::kLarge, kTeamBlocks>(args, ring, exchange).run();
     }
+  }
+  // What the other block still copies lies in both.
+  if constexpr (kTeamBlocks > 1) {
+    ptx::cluster_arrive();
+    ptx::cluster_wait();
   }
 }
 
 template <WeightKind kind, HalfType type, Projection projection, GemmTiles tiles>
-cudaError_t launch_grouped_gemm(const GemmArgs& args, cudaStream_t stream) {
+cudaError_t prepare_grouped_gemm() {
   static const cudaError_t prepared =
       cudaFuncSetAttribute(grouped_gemm<kind, type, projection, tiles>,
                            cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes);
+  return prepared;
+}
+
+template <GemmTiles tiles>
+LaunchShape grouped_gemm_shape(int teams) {
+  constexpr int kTeamBlocks = team_blocks(tiles);
+  return {std::int64_t{teams} * kTeamBlocks, kGemmThreads, kSharedBytes, kTeamBlocks};
+}
+
+template <WeightKind kind, HalfType type, Projection projection, GemmTiles tiles>
+cudaError_t launch_grouped_gemm(const GemmArgs& args, cudaStream_t stream) {
+  const cudaError_t prepared = prepare_grouped_gemm<kind, type, projection, tiles>();
   if (prepared != cudaSuccess) return prepared;
   return launch_overlapped(grouped_gemm<kind, type, projection, tiles>,
-                           {args.grid, kGemmThreads, kSharedBytes}, stream, args);
+                           grouped_gemm_shape<tiles>(args.grid), stream, args);
+}
+
+/// On the current device.
+template <WeightKind kind, HalfType type, Projection projection, GemmTiles tiles>
+cudaError_t max_active_teams(int* teams) {
+  const cudaError_t prepared = prepare_grouped_gemm<kind, type, projection, tiles>();
+  if (prepared != cudaSuccess) return prepared;
+  return max_active_clusters(grouped_gemm<kind, type, projection, tiles>,
+                             grouped_gemm_shape<tiles>(1), teams);
 }
 
 template <WeightKind kind, HalfType type, Projection projection>

@@ -12,4 +12,7 @@ cudaError_t enqueue_fp8_gemm(Projection projection, HalfType type, const GemmArg
 cudaError_t enqueue_fp8_block_gemm(Projection projection, HalfType type, const GemmArgs& args,
                                    cudaStream_t stream);
 
+/// See max_teams(); all kernels need the same of a multiprocessor.
+cudaError_t max_nvfp4_teams(int* teams);
+
 }  // namespace moebench::cuda

@@ -1,15 +1,20 @@
-// The producer of a grouped GEMM: one thread that streams weights and tokens into the ring, and
-// leaves there what each tile is.
+// The producers of a grouped GEMM: one thread that streams weights into the ring and leaves there
+// what each tile is, and one that streams the tokens of these tiles. The latter's counterparts of a
+// team fetch half of the tokens each, for both blocks, as soon as both have room.
 #pragma once
 
 #include "moebench/backend/cuda/gemm_ring.cuh"
 
 namespace moebench::cuda {
 
+/// Scales of a token that go with a chunk of its operand.
 template <WeightKind kind>
-class Producer {
+inline constexpr int kTokenScaleBytes = kind == WeightKind::kFp8Block ? 4 : 0;
+
+template <WeightKind kind, int kTeamBlocks>
+class WeightProducer {
  public:
-  __device__ Producer(const GemmArgs& args, const Ring& ring) : args_(args), ring_(ring) {}
+  __device__ WeightProducer(const GemmArgs& args, const Ring& ring) : args_(args), ring_(ring) {}
 
   /// One thread does all of this.
   __device__ void run() {
@@ -28,30 +33,41 @@ class Producer {
 
     at_ = {};
     for (WorkList work(args_); !work.done(); work.next()) produce(work, work.sums());
-    for (PieceList work(args_); work.take();) produce(work, work.sums);
+    for (PieceList work(args_); work.take(next_piece());) produce(work, work.sums);
     ptx::barrier_wait(ring_.empty_at(at_.stage), at_.phase ^ 1);
     ring_.tiles[number_ % kTileSlots].chunks = 0;
     ptx::barrier_arrive(ring_.full_at(at_.stage));
     ptx::barrier_arrive(ring_.full_at(at_.stage));
+    let_tokens_in();
   }
 
  private:
-  /// Scales of tokens that go with a chunk of their operand.
-  static constexpr bool kScaled = kind == WeightKind::kFp8Block;
-  static constexpr int kTokenScaleBytes = kScaled ? 4 : 0;
+  using Place = cuda::Place<kTeamBlocks>;
+  using WorkList = cuda::WorkList<kTeamBlocks>;
+
+  /// The first block of a team takes it, and tells the second.
+  __device__ std::int32_t next_piece() {
+    if constexpr (kTeamBlocks == 1) {
+      return atomicAdd(args_.hand_over, 1);
+    } else {
+      const int slot = asked_ % kMailSlots;
+      const std::uint32_t phase = asked_ / kMailSlots % 2;
+      ++asked_;
+      if (Place::rank() == 0) {
+        const std::int32_t piece = atomicAdd(args_.hand_over, 1);
+        ptx::send(piece, ring_.mail + slot, ring_.mailed_at(slot), 1);
+        return piece;
+      }
+      ptx::barrier_expect(ring_.mailed_at(slot), sizeof(std::int32_t));
+      ptx::barrier_wait(ring_.mailed_at(slot), phase);
+      return ring_.mail[slot];
+    }
+  }
 
   __device__ void produce(const TileWork& work, const TileWork::HandOver& sums) {
-    // Sums are only given to a slot whose last ones were fetched.
-    if (sums.gives) wait_for_value(args_.hand_over + 1 + sums.slot, sums.full - 1);
     // The ring is not as deep as there are descriptions: nobody reads this one any more.
-    describe(work, sums);
+    describe(ring_.tiles[number_++ % kTileSlots], work, sums);
     WeightStream weights(args_, work);
-    const std::int64_t rows = work.entry.tile_rows;
-    const auto operand_bytes = static_cast<std::uint32_t>(rows * kOperandChunkBytes);
-    const std::uint8_t* operand =
-        args_.operand +
-        (work.entry.first_row + work.tile * rows) * args_.geometry.chunks * kOperandChunkBytes +
-        work.first_chunk * rows * kOperandChunkBytes;
 #pragma unroll 1
     for (int chunk = work.first_chunk; chunk < work.last_chunk; ++chunk) {
       if (prefilled_ > 0) {
@@ -62,19 +78,17 @@ class Producer {
         ptx::barrier_wait(ring_.empty_at(at_.stage), at_.phase ^ 1);
         load_weights(weights, work);
       }
-      const std::uint32_t full = ring_.full_at(at_.stage);
-      ptx::copy_to_shared(ring_.at(at_.stage) + kTileBlocks * kWeightChunkBytes<kind>, operand,
-                          operand_bytes, full);
-      if constexpr (kScaled) {
-        ptx::copy_to_shared(
-            ring_.scales_at(at_.stage),
-            args_.token_scale + (operand - ptx::known_here(args_.operand)) / kOperandChunkBytes,
-            operand_bytes / kOperandChunkBytes * kTokenScaleBytes, full);
-      }
-      operand += operand_bytes;
-      ptx::barrier_arrive(full);  // the second of two: what describe() wrote is there
+      let_tokens_in();
       at_.advance(ring_.stages);
     }
+  }
+
+  /// The stage at hand is empty in this block, its barrier knows how many bytes to wait for, and
+  /// the tile is described.
+  __device__ void let_tokens_in() const {
+    const std::uint32_t writable = ring_.writable_at(at_.stage);
+    if constexpr (kTeamBlocks > 1) ptx::barrier_arrive_at(writable, 1 - Place::rank());
+    ptx::barrier_arrive(writable);
   }
 
   /// The chunks of a tile's blocks. An instruction of the producer is one that the consumers on the
@@ -82,11 +96,11 @@ class Producer {
   struct WeightStream {
     __device__ WeightStream(const GemmArgs& args, const TileWork& work)
         : next(args.weights + work.entry.expert * args.geometry.expert_bytes() +
-               work.row_tile * kTileBlocks * args.geometry.block_bytes() +
+               Place::own(work.row_tile) * kTileBlocks * args.geometry.block_bytes() +
                work.first_chunk * kWeightChunkBytes<kind>),
           block_bytes(args.geometry.block_bytes()),
           policy(work.entry.tiles == 1 ? ptx::policy_evict_first() : ptx::policy_evict_normal()),
-          blocks(blocks_of(args, work.row_tile)) {}
+          blocks(blocks_of(args, Place::own(work.row_tile))) {}
     const std::uint8_t* next;
     std::int64_t block_bytes;
     std::uint64_t policy;
@@ -95,8 +109,9 @@ class Producer {
   /// The next chunk, into the stage at hand.
   __device__ void load_weights(WeightStream& stream, const TileWork& work) const {
     const std::uint32_t full = ring_.full_at(at_.stage);
-    ptx::barrier_expect(full, stream.blocks * kWeightChunkBytes<kind> +
-                                  work.entry.tile_rows * (kOperandChunkBytes + kTokenScaleBytes));
+    ptx::barrier_expect(full,
+                        stream.blocks * kWeightChunkBytes<kind> +
+                            work.entry.tile_rows * (kOperandChunkBytes + kTokenScaleBytes<kind>));
     std::uint32_t to = ring_.at(at_.stage);
     const std::uint8_t* from = stream.next;
 #pragma unroll
@@ -108,28 +123,93 @@ class Producer {
     }
     stream.next += kWeightChunkBytes<kind>;
   }
-  __device__ void describe(const TileWork& work, const TileWork::HandOver& sums) {
+  __device__ void describe(TileSlot& slot, const TileWork& work,
+                           const TileWork::HandOver& sums) const {
     const ExpertTiles& entry = work.entry;
-    TileSlot slot{};
     slot.chunks = work.last_chunk - work.first_chunk;
     slot.first_chunk = work.first_chunk;
     slot.expert = entry.expert;
     slot.tile_rows = entry.tile_rows;
     slot.valid_rows = min(entry.tile_rows, entry.rows - work.tile * entry.tile_rows);
     slot.first_row = entry.first_row + work.tile * entry.tile_rows;
-    slot.row_tile = work.row_tile;
-    slot.gives = sums.gives ? 1 : 0;
+    slot.row_tile = Place::own(work.row_tile);
+    slot.gives = blocks_of(args_, Place::own(work.row_tile)) == 0 ? TileSlot::kNowhere
+                 : sums.gives                                     ? TileSlot::kGives
+                                                                  : TileSlot::kFinishes;
     slot.adds = sums.adds;
     slot.sums_slot = sums.slot;
     slot.slot_full = sums.full;
-    ring_.tiles[number_++ % kTileSlots] = slot;
   }
 
   const GemmArgs& args_;
   const Ring& ring_;
   RingPosition at_;
-  int prefilled_ = 0;  ///< stages that have their weights already
-  int number_ = 0;     ///< tiles
+  int prefilled_ = 0;   ///< stages that have their weights already
+  int number_ = 0;      ///< tiles
+  unsigned asked_ = 0;  ///< for pieces
+};
+
+template <WeightKind kind, int kTeamBlocks>
+class TokenProducer {
+ public:
+  __device__ TokenProducer(const GemmArgs& args, const Ring& ring) : args_(args), ring_(ring) {}
+
+  /// One thread does all of this.
+  __device__ void run() {
+    ptx::wait_for_previous_kernel();
+    for (int number = 0;; ++number) {
+      wait_for_room();
+      const TileSlot& tile = ring_.tiles[number % kTileSlots];
+      int chunks = tile.chunks;
+      if (chunks == 0) return;
+      // Sums are only given to a slot whose last ones were fetched.
+      if (tile.gives == TileSlot::kGives) {
+        wait_for_value(args_.hand_over + 1 + Place::own(tile.sums_slot), tile.slot_full - 1);
+      }
+      const std::int64_t rows = tile.tile_rows;
+      const std::uint8_t* operand =
+          args_.operand +
+          (tile.first_row * args_.geometry.chunks + tile.first_chunk * rows) * kOperandChunkBytes;
+      const auto bytes = static_cast<std::uint32_t>(rows * kOperandChunkBytes);
+      for (;;) {
+        load_tokens(operand, bytes);
+        operand += bytes;
+        at_.advance(ring_.stages);
+        if (--chunks == 0) break;
+        wait_for_room();
+      }
+    }
+  }
+
+ private:
+  using Place = cuda::Place<kTeamBlocks>;
+
+  /// In the team's other block as well.
+  __device__ void wait_for_room() const {
+    ptx::barrier_wait(ring_.writable_at(at_.stage), at_.phase);
+  }
+  __device__ void load_tokens(const std::uint8_t* operand, std::uint32_t bytes) const {
+    const std::uint32_t full = ring_.full_at(at_.stage);
+    const std::uint32_t to = ring_.at(at_.stage) + kTileBlocks * kWeightChunkBytes<kind>;
+    if constexpr (kTeamBlocks == 1) {
+      ptx::copy_to_shared(to, operand, bytes, full);
+    } else {
+      const std::uint32_t half = bytes / 2;
+      const std::uint32_t mine = Place::rank() * half;
+      ptx::copy_to_both(to + mine, operand + mine, half, full);
+    }
+    if constexpr (kTokenScaleBytes < kind >> 0) {
+      ptx::copy_to_shared(ring_.scales_at(at_.stage),
+                          args_.token_scale + (operand - args_.operand) / kOperandChunkBytes,
+                          bytes / kOperandChunkBytes * kTokenScaleBytes<kind>, full);
+    }
+    // The second arrival of two: the tile is described.
+    ptx::barrier_arrive(full);
+  }
+
+  const GemmArgs& args_;
+  const Ring& ring_;
+  RingPosition at_;
 };
 
 }  // namespace moebench::cuda

@@ -1,5 +1,5 @@
 // What the roles of a grouped GEMM's thread block share: how they are sized, the walk through the
-// block's share of the work, and the ring in shared memory between producer and consumers.
+// team's share of the work, and the ring in shared memory between producer and consumers.
 #pragma once
 
 #include "moebench/backend/cuda/gemm.h"
@@ -28,15 +28,18 @@ inline constexpr int kSharedBytes = 227 * 1024;
 inline constexpr int kExchangeBytes = kConsumerWarps * kMaxTileTokens * 4;
 inline constexpr int kScaleStageBytes = kMaxTileTokens * 4;
 inline constexpr int kScaleStages = 6;
-inline constexpr int kBarrierBytes = 2 * kMaxStages * 8;
 /// The producer is at most kMaxStages tiles ahead of a consumer that is still finishing one, and
 /// describes the next.
 inline constexpr int kTileSlots = 16;
 static_assert(kTileSlots > kMaxStages + 1);
 inline constexpr int kTileSlotBytes = 44;
+/// Pieces that the first block of a team has taken and the second is still to read of: as many as
+/// the ring has stages, because it does not get their tokens without the other.
+inline constexpr int kMailSlots = kTileSlots;
+inline constexpr int kBarrierBytes = (3 * kMaxStages + kMailSlots) * 8;
 inline constexpr int kRingBytes =
     (kSharedBytes - 1024 - kExchangeBytes - kScaleStages * kScaleStageBytes - kBarrierBytes -
-     kTileSlots * kTileSlotBytes) /
+     kTileSlots * kTileSlotBytes - kMailSlots * 4) /
     1024 * 1024;
 
 template <WeightKind kind>
@@ -46,101 +49,113 @@ inline constexpr int kWeightChunkBytes =
 inline constexpr int kOperandChunkBytes = kChunkDepth * 2;
 static_assert(kRingBytes / (kTileBlocks * kFp8ChunkBytes + 8 * kOperandChunkBytes) <= kScaleStages);
 
-/// What a thread block multiplies at a time: 256 weight rows x tile_rows tokens over the chunks
-/// [first_chunk, last_chunk).
+/// Which of a GEMM's blocks this one is. Read where it is used: the producer has few registers.
+template <int kTeamBlocks>
+struct Place {
+  __device__ static int team() { return static_cast<int>(ptx::block_index() / kTeamBlocks); }
+  __device__ static int rank() { return static_cast<int>(ptx::block_index() % kTeamBlocks); }
+  /// Of the block, of what is the team's: a row tile, a slot.
+  __device__ static int own(int of_team) { return of_team * kTeamBlocks + rank(); }
+};
+
+/// What a team multiplies at a time: 256 weight rows for each block x tile_rows tokens over the
+/// chunks [first_chunk, last_chunk).
 struct TileWork {
   ExpertTiles entry{};
-  int row_tile = 0;
+  int row_tile = 0;  ///< the team's
   int tile = 0;
   int first_chunk = 0;
   int last_chunk = 0;
   /// What else becomes of the sums of a tile of which this is a part.
   struct HandOver {
-    bool gives;         ///< left in a slot, for the thread block that finishes the tile
+    bool gives;         ///< left in a slot, for the team that finishes the tile
     std::int32_t adds;  ///< slots to be added, from `slot` on
-    std::int32_t slot;
+    std::int32_t slot;  ///< the team's
     std::int32_t full;  ///< its state then, see hand_over_count()
   };
 };
 
-/// Walks through a thread block's share, tile by tile.
+/// Walks through a team's share, tile by tile.
+template <int kTeamBlocks>
 class WorkList : public TileWork {
  public:
   __device__ explicit WorkList(const GemmArgs& args)
-      : args_(args),
-        entries_(args.plan->shared[args.gemm].entries),
-        slice_rows_(args.work.row_tiles / args.work.slices),
-        at_(args.shares[blockIdx.x]),
-        end_(args.shares[blockIdx.x + 1]) {
+      : args_(args), at_(args.shares[Place<kTeamBlocks>::team()]) {
     if (done()) return;
     entry = args.entries[at_.entry];
     first_chunk = at_.unit % args.work.chunks;
     const int index = at_.unit / args.work.chunks;
     tile = index % entry.tiles;
-    row_tile = at_.slice * slice_rows_ + index / entry.tiles;
+    row_tile = at_.slice * slice_rows() + index / entry.tiles;
     find_end();
   }
   [[nodiscard]] __device__ bool done() const {
-    if (at_.slice != end_.slice) return at_.slice > end_.slice;
-    return at_.entry > end_.entry || (at_.entry == end_.entry && at_.unit >= end_.unit);
+    const WorkPosition end = share_end();
+    if (at_.slice != end.slice) return at_.slice > end.slice;
+    return at_.entry > end.entry || (at_.entry == end.entry && at_.unit >= end.unit);
   }
   __device__ void next() {
     at_.unit += last_chunk - first_chunk;
     first_chunk = 0;
     if (++tile == entry.tiles) {
       tile = 0;
-      if (++row_tile == (at_.slice + 1) * slice_rows_) next_entry();
+      if (++row_tile == (at_.slice + 1) * slice_rows()) next_entry();
     }
     find_end();
   }
-  /// The thread block with a tile's first chunk finishes it: the others do their parts first thing.
+  /// The team with a tile's first chunk finishes it: the others do their parts first thing.
   [[nodiscard]] __device__ HandOver sums() const {
-    const auto block = static_cast<std::int32_t>(blockIdx.x);
-    if (first_chunk > 0) return {true, 0, block, 1};
+    const std::int32_t team = Place<kTeamBlocks>::team();
+    if (first_chunk > 0) return {true, 0, team, 1};
     if (last_chunk == args_.work.chunks) return {};
     for (int parts = 1;; ++parts) {
-      const WorkPosition next = args_.shares[block + parts + 1];
+      const WorkPosition next = args_.shares[team + parts + 1];
       if (next.slice != at_.slice || next.entry != at_.entry ||
           next.unit >= at_.unit + args_.work.chunks) {
-        return {false, parts, block + 1, 1};
+        return {false, parts, team + 1, 1};
       }
     }
   }
 
  private:
+  // Read where they are used, not held from tile to tile.
+  __device__ WorkPosition share_end() const {
+    return ptx::known_here(args_.shares)[Place<kTeamBlocks>::team() + 1];
+  }
+  /// Row tiles.
+  __device__ int slice_rows() const {
+    return ptx::known_here(args_.work.row_tiles) / args_.work.slices;
+  }
   __device__ void next_entry() {
     at_.unit = 0;
-    if (++at_.entry == entries_) {
+    if (++at_.entry == ptx::known_here(args_.plan)->shared[args_.gemm].entries) {
       at_.entry = 0;
       ++at_.slice;
     }
-    row_tile = at_.slice * slice_rows_;
+    row_tile = at_.slice * slice_rows();
     if (!done()) entry = args_.entries[at_.entry];
   }
   __device__ void find_end() {
     last_chunk = args_.work.chunks;
-    if (at_.slice == end_.slice && at_.entry == end_.entry) {
-      last_chunk = min(last_chunk, first_chunk + end_.unit - at_.unit);
+    const WorkPosition end = share_end();
+    if (at_.slice == end.slice && at_.entry == end.entry) {
+      last_chunk = min(last_chunk, first_chunk + end.unit - at_.unit);
     }
   }
   const GemmArgs& args_;
-  int entries_;
-  int slice_rows_;  ///< row tiles of a slice
   WorkPosition at_;
-  WorkPosition end_;
 };
 
-/// The pieces that this thread block takes, one after the other.
+/// The pieces that a team takes, one after the other.
 class PieceList : public TileWork {
  public:
   __device__ explicit PieceList(const GemmArgs& args)
       : args_(args), at_{args.plan->shared[args.gemm].entries, 0} {}
-  /// False: there are none left.
-  __device__ bool take() {
+  /// `piece`: the next one that no other team has. False: there are none left.
+  __device__ bool take(std::int32_t piece) {
     // Not held from tile to tile: the producer has few registers.
     const PieceShape shape{ptx::known_here(args_.pieces.parts),
                            ptx::known_here(args_.pieces.depth)};
-    const std::int32_t piece = atomicAdd(args_.hand_over, 1);
     const std::int32_t tiles = args_.plan->shared[args_.gemm].piece_tiles;
     if (piece >= tiles * args_.work.row_tiles * shape.parts) return false;
     const Piece found = find_piece(args_.entries, args_.work, shape.parts, piece, at_);
@@ -174,11 +189,14 @@ struct TileSlot {
   std::int32_t tile_rows;
   std::int32_t valid_rows;  ///< those that are tokens
   std::int32_t first_row;   ///< padded row of the tile's first
-  std::int32_t row_tile;
-  std::int32_t gives;  ///< as in TileWork::HandOver
+  std::int32_t row_tile;    ///< the block's
+  std::int32_t gives;       ///< what becomes of the sums
   std::int32_t adds;
   std::int32_t sums_slot;
   std::int32_t slot_full;
+  static constexpr std::int32_t kFinishes = 0;  ///< with those of `adds` slots
+  static constexpr std::int32_t kGives = 1;     ///< as in TileWork::HandOver
+  static constexpr std::int32_t kNowhere = 2;   ///< the matrix ends before the block's rows
 };
 static_assert(sizeof(TileSlot) == kTileSlotBytes);
 
@@ -199,13 +217,18 @@ struct Ring {
   std::uint32_t scales;  ///< fp8-block
   std::uint32_t full;    ///< barriers
   std::uint32_t empty;
+  std::uint32_t writable;  ///< tokens may be written to the stage, in all blocks of the team
+  std::uint32_t mailed;
   TileSlot* tiles;
+  std::int32_t* mail;  ///< [kMailSlots] pieces
   int stages;
   int stage_bytes;
   __device__ std::uint32_t at(int stage) const { return data + stage * stage_bytes; }
   __device__ std::uint32_t scales_at(int stage) const { return scales + stage * kScaleStageBytes; }
   __device__ std::uint32_t full_at(int stage) const { return full + stage * 8; }
   __device__ std::uint32_t empty_at(int stage) const { return empty + stage * 8; }
+  __device__ std::uint32_t writable_at(int stage) const { return writable + stage * 8; }
+  __device__ std::uint32_t mailed_at(int slot) const { return mailed + slot * 8; }
 };
 
 __device__ inline void wait_for_value(const std::int32_t* p, std::int32_t value) {
@@ -213,8 +236,10 @@ __device__ inline void wait_for_value(const std::int32_t* p, std::int32_t value)
   }
 }
 
+/// 64-row blocks of a thread block's row tile; a team's last one may have none.
 __device__ inline int blocks_of(const GemmArgs& args, int row_tile) {
-  return min(kTileBlocks, static_cast<int>(args.geometry.blocks) - row_tile * kTileBlocks);
+  const int left = static_cast<int>(args.geometry.blocks) - row_tile * kTileBlocks;
+  return max(0, min(kTileBlocks, left));
 }
 
 }  // namespace moebench::cuda

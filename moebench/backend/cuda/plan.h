@@ -6,6 +6,10 @@
 // that thread blocks take one by one when they are done, because multiprocessors are not equally
 // fast. Where work is cut does not depend on who does it, so that sums have the same bits every
 // time.
+//
+// Work is shared out among teams: a thread block alone, or two as a cluster, which multiply
+// neighbouring 256-row tiles of the weights with the same tokens at the same time and read those
+// from the second-level cache once.
 #pragma once
 
 #include "moebench/backend/cuda/layout.h"
@@ -92,7 +96,7 @@ MOEBENCH_HOST_DEVICE constexpr std::int64_t max_padded_rows(std::int64_t pairs,
 
 /// The work that one GEMM has for each tile of tokens.
 struct WorkShape {
-  std::int32_t row_tiles;  ///< of 256 weight rows
+  std::int32_t row_tiles;  ///< of a team: 256 weight rows for each of its blocks
   std::int32_t chunks;     ///< of depth
   std::int32_t slices;     ///< see work_slices(); divides row_tiles
   /// Of one operand tile in one slice.
@@ -101,16 +105,18 @@ struct WorkShape {
   }
 };
 
-/// Slices of the weight rows that are worked through side by side, by a part of the thread blocks
-/// each. Blocks in the same place of their slices then read the same tokens at the same time: far
-/// fewer experts are being worked on at once, and their tokens stay in the second-level cache.
-/// 1, 2 or 4, so that slices are equal.
+/// Slices of the weight rows that are worked through side by side, by a part of the teams (`grid`
+/// of them) each. Those in the same place of their slices then read the same tokens at the same
+/// time: far fewer experts are being worked on at once, and their tokens stay in the second-level
+/// cache. 1, 2 or 4, so that slices are equal.
 MOEBENCH_HOST_DEVICE constexpr std::int32_t work_slices(std::int64_t row_tiles, int grid) {
   return row_tiles % 4 == 0 && grid % 4 == 0 ? 4 : row_tiles % 2 == 0 && grid % 2 == 0 ? 2 : 1;
 }
 
-MOEBENCH_HOST_DEVICE constexpr WorkShape work_shape(const MatrixGeometry& geometry, int grid) {
-  const auto row_tiles = static_cast<std::int32_t>(geometry.tile_rows_blocks());
+MOEBENCH_HOST_DEVICE constexpr WorkShape work_shape(const MatrixGeometry& geometry, int grid,
+                                                    int team_blocks) {
+  const auto row_tiles =
+      static_cast<std::int32_t>(divide_up(geometry.tile_rows_blocks(), team_blocks));
   return {row_tiles, static_cast<std::int32_t>(geometry.chunks), work_slices(row_tiles, grid)};
 }
 
@@ -123,7 +129,7 @@ struct PieceShape {
 
 /// Adding the sums of parts costs time, a piece that takes long an uneven end: tiles are only cut
 /// where they are deep. Two parts of 56 chunks were up to 5 % faster than four, and 1 % than one
-/// (H100, 16 to 2048 tokens). Never into more parts than thread blocks.
+/// (H100, 16 to 2048 tokens). Never into more parts than teams.
 MOEBENCH_HOST_DEVICE constexpr PieceShape piece_shape(const WorkShape& shape, int grid) {
   constexpr int kDepth = 28;
   std::int64_t parts = shape.chunks <= kDepth * 3 / 2 ? 1 : divide_up(shape.chunks, kDepth);
@@ -189,8 +195,8 @@ MOEBENCH_HOST_DEVICE inline std::int64_t divide(std::int64_t n, std::int64_t d, 
 }
 
 /// A place in the linear order of a GEMM's shared work: slices in order; within one, entries;
-/// within one, 256-row tiles of the weights, then operand tiles, then chunks of depth. Thread block
-/// b of the grid takes [begin(b), begin(b + 1)).
+/// within one, row tiles of the weights, then operand tiles, then chunks of depth. Team b of the
+/// grid takes [begin(b), begin(b + 1)).
 struct WorkPosition {
   std::int32_t slice;
   std::int32_t entry;
@@ -237,13 +243,14 @@ MOEBENCH_HOST_DEVICE inline WorkPosition work_begin(const SharedWork& shared,
   return {slice, low, static_cast<std::int32_t>(unit)};
 }
 
-/// Integers through which the thread blocks of a GEMM hand over work: the next piece; then the
-/// states of 2 * grid slots for sums that one leaves for another. A slot is full for the n-th time
-/// at 2 n + 1, and free again at 2 n + 2. Slot b takes those of thread block b's share, once; slot
-/// grid + n % grid the n-th that are left of pieces.
-MOEBENCH_HOST_DEVICE constexpr int hand_over_count(int grid) { return 1 + 2 * grid; }
+/// Integers through which the teams of a GEMM hand over work: the next piece; then the states of
+/// 2 * grid slots, for each of a team's blocks, for sums that one leaves for another's block of the
+/// same rank. A slot is full for the n-th time at 2 n + 1, and free again at 2 n + 2. Slot b takes
+/// those of team b's share, once; slot grid + n % grid the n-th that are left of pieces. `blocks`:
+/// of all teams.
+MOEBENCH_HOST_DEVICE constexpr int hand_over_count(int blocks) { return 1 + 2 * blocks; }
 
-/// A piece is one part of a tile: 256 weight rows x tile_rows tokens. In order of entries, then row
+/// A piece is one part of a tile: row tile x tile_rows tokens. In order of entries, then row
 /// tiles, operand tiles and parts: what is worked on at the same time shares tokens and weights.
 struct Piece {
   std::int32_t entry;

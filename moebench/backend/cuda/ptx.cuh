@@ -65,6 +65,16 @@ __device__ inline void copy_to_shared(std::uint32_t to, const void* from, std::u
       "l"(from), "r"(bytes), "r"(barrier)
       : "memory");
 }
+/// The same to the same place in both blocks of a cluster of two, and onto the same barrier of
+/// each.
+__device__ inline void copy_to_both(std::uint32_t to, const void* from, std::uint32_t bytes,
+                                    std::uint32_t barrier) {
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster "
+      "[%0], [%1], %2, [%3], %4;" ::"r"(to),
+      "l"(from), "r"(bytes), "r"(barrier), "h"(std::uint16_t{3})
+      : "memory");
+}
 __device__ inline std::uint64_t policy_evict_first() {
   std::uint64_t policy;
   asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
@@ -198,6 +208,40 @@ __device__ inline std::int32_t load_cluster(const std::int32_t* p, int rank) {
       : "r"(shared_address(p)), "r"(rank)
       : "memory");
   return v;
+}
+
+/// One arrival at what `barrier` is in the cluster's block `rank`. It says that this block's shared
+/// memory may be written by bulk copies of that one, and carries no data: with release and acquire
+/// of cluster scope all of the first-level cache would be emptied each time.
+__device__ inline void barrier_arrive_at(std::uint32_t barrier, int rank) {
+  asm volatile(
+      "{\n"
+      ".reg .b32 there;\n"
+      "mapa.shared::cluster.u32 there, %0, %1;\n"
+      "mbarrier.arrive.shared::cluster.b64 _, [there];\n"
+      "}\n" ::"r"(barrier),
+      "r"(rank)
+      : "memory");
+}
+/// Stores `v` into what `p` is in the cluster's block `rank`: 4 bytes for what `barrier` is there.
+__device__ inline void send(std::int32_t v, const std::int32_t* p, std::uint32_t barrier,
+                            int rank) {
+  asm volatile(
+      "{\n"
+      ".reg .b32 there, barrier;\n"
+      "mapa.shared::cluster.u32 there, %0, %2;\n"
+      "mapa.shared::cluster.u32 barrier, %1, %2;\n"
+      "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.s32 [there], %3, [barrier];\n"
+      "}\n" ::"r"(shared_address(p)),
+      "r"(barrier), "r"(rank), "r"(v)
+      : "memory");
+}
+
+/// blockIdx.x, read anew each time instead of held in a register.
+__device__ inline std::uint32_t block_index() {
+  std::uint32_t x;
+  asm volatile("mov.u32 %0, %%ctaid.x;" : "=r"(x));
+  return x;
 }
 
 /// `x`, as something that is only known here: what follows from it is not computed before a loop

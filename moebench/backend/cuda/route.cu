@@ -385,7 +385,7 @@ __device__ void write_header(const RouteArgs& args, const SharedArrays& arrays, 
 
 __device__ void clear(const RouteArgs& args) {
   if (args.hand_over == nullptr) return;
-  const int count = 2 * hand_over_count(args.work[0].grid);
+  const int count = 2 * hand_over_count(args.blocks);
 #pragma unroll 1
   for (int i = static_cast<int>(threadIdx.x); i < count; i += kThreads) args.hand_over[i] = 0;
 }

@@ -30,7 +30,8 @@ struct RouteArgs {
   PairPlace* places;  ///< [pairs]
   // The shares of two GEMMs
   WorkPosition* shares = nullptr;     ///< [2][grid + 1], GEMM1's first: work_begin(); may be null
-  std::int32_t* hand_over = nullptr;  ///< [2][hand_over_count(grid)], set to 0; with `shares`
+  std::int32_t* hand_over = nullptr;  ///< [2][hand_over_count(blocks)], set to 0; with `shares`
+  std::int32_t blocks = 0;            ///< of all teams; with `shares`
   ShareShape work[2] = {};            ///< with `shares`; of the same grid
 };
 

@@ -791,15 +791,18 @@ void cluster_wait() {
   BlockBarrier& barrier = grid.clusters[thread.block->index.x / grid.launch.cluster];
   wait_for(barrier.rounds, thread.cluster_rounds, {"the other blocks of the cluster"});
 }
-const void* in_cluster(const void* p, int rank) {
+/// The cluster's block `rank`.
+Block& cluster_block(int rank) {
   Block& b = block();
-  const auto offset = static_cast<const std::uint8_t*>(p) - b.shared;
   const unsigned cluster = b.grid->launch.cluster;
   const unsigned index = b.index.x / cluster * cluster + static_cast<unsigned>(rank);
   for (const auto& other : b.grid->blocks) {
-    if (other->index.x == index) return other->shared + offset;
+    if (other->index.x == index) return *other;
   }
-  fault(fmt::format("reads the shared memory of block {}, which has ended", index));
+  fault(fmt::format("uses the shared memory of block {}, which has ended", index));
+}
+const void* in_cluster(const void* p, int rank) {
+  return cluster_block(rank).shared + (static_cast<const std::uint8_t*>(p) - block().shared);
 }
 
 void barrier_init(std::uint32_t barrier, std::uint32_t count) {
@@ -809,8 +812,8 @@ void barrier_init(std::uint32_t barrier, std::uint32_t count) {
   b.memory_barriers[barrier] = {count, count, 0, {}};
 }
 
-void barrier_arrive(std::uint32_t barrier, std::uint32_t expected_bytes) {
-  MemoryBarrier& found = memory_barrier(block(), barrier);
+void barrier_arrive(std::uint32_t barrier, std::uint32_t expected_bytes, int rank) {
+  MemoryBarrier& found = memory_barrier(rank < 0 ? block() : cluster_block(rank), barrier);
   if (found.pending == 0) fault(fmt::format("too many arrivals at the mbarrier at {:#x}", barrier));
   found.bytes += expected_bytes;
   --found.pending;
@@ -827,10 +830,10 @@ void barrier_wait(std::uint32_t barrier, std::uint32_t parity) {
   warp.delayed = false;
 }
 
-void copy_to_shared(std::uint32_t to, const void* from, std::uint32_t bytes,
-                    std::uint32_t barrier) {
+namespace {
+void copy_to_block(Block& b, std::uint32_t to, const void* from, std::uint32_t bytes,
+                   std::uint32_t barrier) {
   Device& d = device();
-  Block& b = block();
   const auto source = reinterpret_cast<std::uintptr_t>(from);
   if (to % kGranule != 0 || source % kGranule != 0 || bytes % kGranule != 0)
     fault("a misaligned bulk copy");
@@ -854,6 +857,26 @@ void copy_to_shared(std::uint32_t to, const void* from, std::uint32_t bytes,
   if (draw(2) == 0) copy.early.assign(copy.from, copy.from + bytes);
   b.copies.push_back(std::move(copy));
   ++statistics().copies;
+}
+}  // namespace
+
+void copy_to_shared(std::uint32_t to, const void* from, std::uint32_t bytes,
+                    std::uint32_t barrier) {
+  copy_to_block(block(), to, from, bytes, barrier);
+}
+void copy_to_cluster(std::uint32_t to, const void* from, std::uint32_t bytes,
+                     std::uint32_t barrier) {
+  for (unsigned rank = 0; rank < block().grid->launch.cluster; ++rank)
+    copy_to_block(cluster_block(static_cast<int>(rank)), to, from, bytes, barrier);
+}
+
+void send(std::int32_t value, const std::int32_t* p, std::uint32_t barrier, int rank) {
+  Block& to = cluster_block(rank);
+  std::memcpy(to.shared + (reinterpret_cast<const std::uint8_t*>(p) - block().shared), &value,
+              sizeof value);
+  MemoryBarrier& found = memory_barrier(to, barrier);
+  found.bytes -= sizeof value;
+  complete_phase(found);
 }
 
 void load_shared(std::uint32_t address, void* out, std::uint32_t bytes) {

@@ -109,9 +109,15 @@ void cluster_wait();
 const void* in_cluster(const void* p, int rank);
 
 void barrier_init(std::uint32_t barrier, std::uint32_t count);
-void barrier_arrive(std::uint32_t barrier, std::uint32_t expected_bytes);
+/// `rank`: the cluster's block whose barrier it is; -1: the calling thread's.
+void barrier_arrive(std::uint32_t barrier, std::uint32_t expected_bytes, int rank = -1);
 void barrier_wait(std::uint32_t barrier, std::uint32_t parity);
 void copy_to_shared(std::uint32_t to, const void* from, std::uint32_t bytes, std::uint32_t barrier);
+/// To the same place in all blocks of the cluster, onto the same barrier of each.
+void copy_to_cluster(std::uint32_t to, const void* from, std::uint32_t bytes,
+                     std::uint32_t barrier);
+/// Into what `p` is in the cluster's block `rank`, for its barrier.
+void send(std::int32_t value, const std::int32_t* p, std::uint32_t barrier, int rank);
 void load_shared(std::uint32_t address, void* out, std::uint32_t bytes);
 /// The second load in a row of a thread that finds the same value waits for a store_release().
 std::int32_t load_acquire(const std::int32_t* p);

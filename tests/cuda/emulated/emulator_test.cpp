@@ -402,6 +402,65 @@ TEST(Emulator, TargetHoldsNothingUntilACopyArrives) {
   EXPECT_EQ(arrived, (std::set<int>{0, 123}));
 }
 
+TEST(Emulator, CopiesAndWordsForTheOtherBlockOfACluster) {
+  // Each of two blocks copies a half for both, and sends the other its number.
+  constexpr unsigned kCluster = 2;
+  constexpr std::uint32_t kHalf = kCopied / 2;
+  constexpr std::uint32_t kFull = 0, kReady = 8, kSent = 16, kWord = 32;
+  struct Steps {
+    bool begins_together = true, waits_for_word = true, right_size = true;
+  };
+  const auto outcome = [](Steps steps, std::uint64_t seed) {
+    const Source source;
+    int wrong = 0;
+    Launch launch{{kCluster, 1, 1}, {kWarp, 1, 1}, kSharedBytes, false, [&] {
+                    const int rank = static_cast<int>(ptx::block_index());
+                    const auto at = [](std::uint32_t offset) { return shared_base() + offset; };
+                    auto* const word =
+                        reinterpret_cast<std::int32_t*>(ptx::dynamic_shared() + kWord);
+                    if (threadIdx.x == 0) {
+                      for (const std::uint32_t barrier : {kFull, kReady, kSent})
+                        ptx::barrier_init(at(barrier), 1);
+                    }
+                    if (steps.begins_together) {
+                      ptx::cluster_arrive();
+                      ptx::cluster_wait();
+                    }
+                    if (threadIdx.x == 0) {
+                      ptx::barrier_expect(at(kFull), steps.right_size ? kCopied : kHalf);
+                      ptx::barrier_arrive_at(at(kReady), 1 - rank);
+                      ptx::barrier_wait(at(kReady), 0);
+                      const std::uint32_t mine = static_cast<std::uint32_t>(rank) * kHalf;
+                      ptx::copy_to_both(at(kTarget + mine), source.data() + mine, kHalf, at(kFull));
+                      ptx::send(100 + rank, word, at(kSent), 1 - rank);
+                      if (steps.waits_for_word) {
+                        ptx::barrier_expect(at(kSent), sizeof *word);
+                        ptx::barrier_wait(at(kSent), 0);
+                      }
+                      wrong += *word != 100 + 1 - rank;
+                    }
+                    ptx::barrier_wait(at(kFull), 0);
+                    const uint4 found = ptx::load_shared_16(at(kTarget + 16 * threadIdx.x));
+                    wrong += std::memcmp(&found, source.data() + 16 * threadIdx.x, 16) != 0;
+                    ptx::cluster_arrive();
+                    ptx::cluster_wait();
+                  }};
+    launch.cluster = kCluster;
+    const std::string fault = run({launch}, seed, 1);
+    return fault.empty() ? fmt::format("{} wrong", wrong) : fault;
+  };
+  int early = 0;
+  int no_barrier = 0;
+  for (std::uint64_t seed = 1; seed <= kSeeds; ++seed) {
+    EXPECT_EQ(outcome({}, seed), "0 wrong");
+    no_barrier += outcome({false}, seed).find("was not initialised") != std::string::npos;
+    early += outcome({true, false}, seed) != "0 wrong";
+    EXPECT_NE(outcome({true, true, false}, seed), "0 wrong");
+  }
+  EXPECT_GT(no_barrier, 0) << "no seed shows a block that uses the other's barriers too early";
+  EXPECT_GT(early, 0) << "no seed shows the missing wait for the other's word";
+}
+
 // ---------------------------------------------------------------- wgmma
 
 /// Where operands may lie.

@@ -187,6 +187,13 @@ TEST_P(EmulatedForward, SplitTiles) {
               {{2, 22}, {30, 23}});
 }
 
+TEST_P(EmulatedForward, Teams) {
+  // Above 48 tokens two blocks share each tile's tokens. Three and five row tiles: a team's second
+  // block has one that the matrix lacks, also of tiles that teams divide.
+  check_layer(drawn_layer("odd row tiles", 1168, 336, 3, 1, "uniform", 49), GetParam(),
+              {{2, 33}, {4, 34}, {10, 35}});
+}
+
 TEST_P(EmulatedForward, Slices) {
   // Four row tiles in both GEMMs: four slices, then two, of blocks that share tiles.
   check_layer(drawn_layer("four row tiles", 1024, 512, 4, 2, "uniform", 11), GetParam(),
@@ -302,6 +309,9 @@ TEST(EmulatedPieces, OfSplitTiles) {
   // 57 chunks in GEMM1, in pieces of 19.
   check_layer(drawn_layer("split tiles", 7200, 80, 34, 1, "balanced", 34), scheme_cases().front(),
               {{3, 53}, {2, 54}});
+  // The same by teams, with three row tiles: the second block of the last team has none.
+  check_layer(drawn_layer("split tiles of teams", 5600, 336, 17, 3, "balanced", 51),
+              scheme_cases().front(), {{4, 55}, {2, 56}});
 }
 
 }  // namespace

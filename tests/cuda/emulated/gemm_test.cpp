@@ -62,7 +62,7 @@ class Pieces {
     args.entries = &entry;
     args.gemm = 1;
     args.geometry = kGeometry;
-    args.work = work_shape(kGeometry, kGrid);
+    args.work = work_shape(kGeometry, kGrid, 1);
     args.pieces = pieces();
     args.shares = shares.data();
     args.hand_over = hand_over.data();
@@ -82,7 +82,7 @@ class Pieces {
     return out;
   }
 
-  static PieceShape pieces() { return piece_shape(work_shape(kGeometry, kGrid), kGrid); }
+  static PieceShape pieces() { return piece_shape(work_shape(kGeometry, kGrid, 1), kGrid); }
 
  private:
   static constexpr std::int64_t kHidden = 256;

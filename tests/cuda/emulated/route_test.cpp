@@ -68,6 +68,7 @@ void check_route(const RouteCase& c, std::uint64_t seed) {
   args.places = places.data();
   args.shares = shares.data();
   args.hand_over = hand_over.data();
+  args.blocks = kGrid;
   args.work[0] = share_shape({8, 16, work_slices(8, kGrid)}, kGrid);
   args.work[1] = share_shape({3, 60, work_slices(3, kGrid)}, kGrid);
   ASSERT_EQ(enqueue_route(args, nullptr), cudaSuccess);

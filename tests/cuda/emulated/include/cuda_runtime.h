@@ -60,6 +60,17 @@ cudaError_t cudaFuncSetAttribute(Kernel*, cudaFuncAttribute, int) {
   return cudaSuccess;
 }
 
+template <typename Kernel>
+cudaError_t cudaOccupancyMaxActiveClusters(int* clusters, Kernel*,
+                                           const cudaLaunchConfig_t* config) {
+  const cudaLaunchAttribute& last = config->attrs[config->numAttrs - 1];
+  const int blocks =
+      last.id == cudaLaunchAttributeClusterDimension ? static_cast<int>(last.val.clusterDim.x) : 1;
+  // A cluster has room on any device.
+  *clusters = std::max(1, emulated::settings().multiprocessors / blocks);
+  return cudaSuccess;
+}
+
 template <typename... Parameters, typename... Arguments>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
                                Arguments&&... arguments) {

@@ -35,6 +35,10 @@ inline void copy_to_shared(std::uint32_t to, const void* from, std::uint32_t byt
                            std::uint32_t barrier) {
   emulated::copy_to_shared(to, from, bytes, barrier);
 }
+inline void copy_to_both(std::uint32_t to, const void* from, std::uint32_t bytes,
+                         std::uint32_t barrier) {
+  emulated::copy_to_cluster(to, from, bytes, barrier);
+}
 inline std::uint64_t policy_evict_first() { return 0; }
 inline std::uint64_t policy_evict_normal() { return 0; }
 inline uint4 load_shared_16(std::uint32_t address) {
@@ -99,6 +103,15 @@ inline void cluster_wait() { emulated::cluster_wait(); }
 inline std::int32_t load_cluster(const std::int32_t* p, int rank) {
   return *reinterpret_cast<const std::int32_t*>(emulated::in_cluster(p, rank));
 }
+
+inline void barrier_arrive_at(std::uint32_t barrier, int rank) {
+  emulated::barrier_arrive(barrier, 0, rank);
+}
+inline void send(std::int32_t v, const std::int32_t* p, std::uint32_t barrier, int rank) {
+  emulated::send(v, p, barrier, rank);
+}
+
+inline std::uint32_t block_index() { return blockIdx.x; }
 
 inline void keep_before(std::uint32_t (&)[4]) {}
 inline void keep_order() {}
