@@ -70,6 +70,15 @@ TEST_F(LayerMemoryTest, CountsEachFormatOnceTheBaselinesFirst) {
   EXPECT_EQ(m.working.size(), 2U);
 }
 
+TEST_F(LayerMemoryTest, AColumnWhoseFirstCaseCannotRunCountsForItsOthers) {
+  for (const auto& kernel : kernels_) dynamic_cast<FakeKernel&>(*kernel).most_tokens = 8;
+  plan({"--schemes", "nvfp4", "fp8", "--batch-sizes", "16", "4"});
+  EXPECT_THAT(memory().formats,
+              testing::UnorderedElementsAre(WeightFormat::kFp8PerTensor, WeightFormat::kNvfp4));
+  plan({"--schemes", "nvfp4", "fp8", "--batch-sizes", "16"});
+  EXPECT_THAT(memory().formats, testing::IsEmpty());
+}
+
 TEST_F(LayerMemoryTest, OutputChannelScalesAreAFormatOfTheirOwn) {
   plan({"--limit-per-out-ch", "0", "1", "--schemes", "fp8", "--batch-sizes", "4"});
   EXPECT_THAT(memory().formats,
