@@ -225,6 +225,12 @@ Arrangement arrangement_of(const std::vector<Place>& places) {
   return any(Arrangement::kOneByOne) ? Arrangement::kOneByOne : Arrangement::kTogether;
 }
 
+bool has_room_for(std::int64_t bytes, const std::vector<Place>& places) {
+  const MemoryDecision& host = places.front().decision;
+  if (host.arrangement == Arrangement::kRefused) return true;  // takes nothing
+  return checked_sum("memory", host.needed, bytes) <= host.available;
+}
+
 std::string memory_refusal(const Plan& plan, const Layer& layer, const std::vector<Place>& places,
                            std::size_t comparison, const Column& column) {
   for (const Place& place : places) {

@@ -448,8 +448,7 @@ void Run::measure_rates_again() {
 /// start.
 void Run::leave_room_for(const std::vector<Place>& places) {
   if (!host_rates_ || host_rates_->held_bytes() == 0) return;
-  const MemoryDecision& host = places.front().decision;
-  if (host.needed + host_rates_->held_bytes() <= host.available) return;
+  if (has_room_for(host_rates_->held_bytes(), places)) return;
   host_rates_->release_memory();
   console_.detail("memory is short: the read rate is not measured again around each row");
 }

@@ -46,6 +46,15 @@ TEST(Memory, ALayerWithoutRunnableCasesNeedsNothing) {
   EXPECT_EQ(decide({}, 0).arrangement, Arrangement::kTogether);
 }
 
+TEST(Memory, WhatIsKeptBesideALayerIsGivenUpOnlyWhereTheLayerNeedsIt) {
+  Place host;
+  host.decision = {.arrangement = Arrangement::kTogether, .needed = 7 * kGb, .available = 8 * kGb};
+  EXPECT_TRUE(has_room_for(kGb, {host}));
+  EXPECT_FALSE(has_room_for(kGb + 1, {host}));
+  host.decision = {.arrangement = Arrangement::kRefused, .needed = 9 * kGb, .available = 8 * kGb};
+  EXPECT_TRUE(has_room_for(kGb, {host}));
+}
+
 class LayerMemoryTest : public testing::Test {
  protected:
   void plan(const std::vector<std::string>& args) {
