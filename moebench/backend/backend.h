@@ -113,6 +113,11 @@ class Kernel {
   [[nodiscard]] virtual Scheme scheme() const = 0;
   [[nodiscard]] virtual Support supports(const MoeShape& shape,
                                          const SchemeConfig& scheme) const = 0;
+  /// Whether a layer that supports() allows can be run on so many tokens.
+  [[nodiscard]] virtual Support supports_tokens(const MoeShape& /*shape*/,
+                                                std::int64_t /*tokens*/) const {
+    return Support::yes();
+  }
   /// Whether cases can be prepared as graphs.
   [[nodiscard]] virtual bool has_graphs() const { return false; }
   /// Where weights and scratch lie and calls run; null: the host. Belongs to the backend.

@@ -363,21 +363,55 @@ double LayerBench::format_error_of(const SchemeConfig& config, const MoeProblem&
   return error;
 }
 
-void LayerBench::set_floors(const std::vector<Candidate*>& candidates) const {
+/// A device's results go by its rates at start, the host's by those around the row.
+void LayerBench::set_floors(const std::vector<Candidate*>& candidates,
+                            const RatesAround& around) const {
   for (Candidate* candidate : candidates) {
-    const MachineRates& rates = context_.rates(candidate->column->kernel->device());
-    candidate->result.floor_s = memory_floor_s(candidate->result.weight_bytes, rates);
-    candidate->result.peak_s =
-        rates.flops_per_s > 0.0 ? candidate->result.flops / rates.flops_per_s : 0.0;
+    const bool on_host = candidate->column->kernel->device() == nullptr;
+    const RatesAround& readings = on_host ? around : RatesAround{};
+    const RateReading ceilings =
+        readings.ceilings(context_.rates(candidate->column->kernel->device()));
+    CaseResult& result = candidate->result;
+    result.floor_bytes_per_s = ceilings.read_bytes_per_s;
+    result.floor_low_bytes_per_s = readings.lowest.read_bytes_per_s;
+    result.peak_flops_per_s = ceilings.flops_per_s;
+    result.peak_low_flops_per_s = readings.lowest.flops_per_s;
+    result.floor_s = memory_floor_s(result.weight_bytes, ceilings.read_bytes_per_s);
+    result.peak_s = ceilings.flops_per_s > 0.0 ? result.flops / ceilings.flops_per_s : 0.0;
   }
 }
 
-/// Faster than reading its weights, of which no cache holds much: the read rate was measured while
-/// something else used the memory.
-bool LayerBench::beats_its_floor(const Candidate& candidate) const {
-  const MachineRates& rates = context_.rates(candidate.column->kernel->device());
+void LayerBench::read_rates(const std::vector<Candidate*>& candidates, RatesAround& around) const {
+  const auto on_host = [](const Candidate* candidate) {
+    return candidate->column->kernel->device() == nullptr;
+  };
+  if (context_.host_rates_now && std::any_of(candidates.begin(), candidates.end(), on_host)) {
+    around.add(context_.host_rates_now());
+  }
+}
+
+/// What the host did at least in the fastest sample. Weights that a cache may hold say nothing of
+/// memory, and integers (NVFP4 by NVFP4) nothing of a peak in floating point.
+RateReading LayerBench::shown_by(const Candidate& candidate) const {
+  RateReading shown;
   const CaseResult& result = candidate.result;
-  return candidate.passed() && result.weight_bytes >= rates.buffer_bytes && result.median_s > 0.0 &&
+  if (candidate.column->kernel->device() != nullptr || result.samples_s.empty()) return shown;
+  const double fastest_s = *std::min_element(result.samples_s.begin(), result.samples_s.end());
+  if (!(fastest_s > 0.0)) return shown;
+  if (result.weight_bytes >= context_.rates(nullptr).buffer_bytes) {
+    shown.read_bytes_per_s = static_cast<double>(result.weight_bytes) / fastest_s;
+  }
+  if (candidate.config.scheme != Scheme::kNvfp4) shown.flops_per_s = result.flops / fastest_s;
+  return shown;
+}
+
+/// A device's kernel faster than reading its weights, of which no cache holds much: the read rate
+/// was measured while something else used the memory.
+bool LayerBench::beats_its_floor(const Candidate& candidate) const {
+  Device* const device = candidate.column->kernel->device();
+  const CaseResult& result = candidate.result;
+  return device != nullptr && candidate.passed() && result.median_s > 0.0 &&
+         result.weight_bytes >= context_.rates(device).buffer_bytes &&
          result.median_s < result.floor_s;
 }
 
@@ -387,8 +421,8 @@ void LayerBench::measure_passed(std::vector<Candidate>& candidates) {
     if (candidate.passed()) passed.push_back(&candidate);
   }
   if (passed.empty()) return;
-  set_floors(passed);
   if (context_.options.profile) {
+    set_floors(passed, {});
     for (Candidate* candidate : passed) candidate->attempt([&] { profile(*candidate); });
     return;
   }
@@ -397,6 +431,8 @@ void LayerBench::measure_passed(std::vector<Candidate>& candidates) {
       fmt::format("measuring {}, {} tokens", first.result.model, first.result.tokens),
       case_work(context_.options, layer_, first.result.tokens) *
           static_cast<double>(passed.size()));
+  RatesAround around;
+  read_rates(passed, around);
   try {
     measure_together(passed);
   } catch (const Interrupted&) {
@@ -407,6 +443,9 @@ void LayerBench::measure_passed(std::vector<Candidate>& candidates) {
       candidate->attempt([&] { measure_together({candidate}); });
     }
   }
+  read_rates(passed, around);
+  for (const Candidate* candidate : passed) around.add_shown(shown_by(*candidate));
+  set_floors(passed, around);
   for (Candidate* candidate : passed) {
     if (!candidate->passed()) continue;
     candidate->attempt([&] { check_after_timing(*candidate); });
@@ -419,7 +458,7 @@ void LayerBench::measure_passed(std::vector<Candidate>& candidates) {
   const auto beaten = [this](const Candidate* candidate) { return beats_its_floor(*candidate); };
   if (std::any_of(passed.begin(), passed.end(), beaten)) {
     context_.measure_rates_again();
-    set_floors(passed);
+    set_floors(passed, around);
   }
 }
 

@@ -14,7 +14,7 @@
 #include "moebench/cli/plan.h"
 #include "moebench/cli/progress.h"
 #include "moebench/measure/measure.h"
-#include "moebench/measure/memory_floor.h"
+#include "moebench/measure/rates_around.h"
 
 namespace moebench::cli {
 
@@ -27,9 +27,12 @@ struct BenchContext {
   /// Of a device, or the host (null); measured at its first call.
   std::function<const MachineRates&(Device*)> rates;
   int threads = 1;
-  /// Where a kernel beat the floor: all rates once more, of which the best so far count. May be
-  /// empty.
+  /// Where a device's kernel beat the floor: its rates once more, of which the best so far count.
+  /// May be empty.
   std::function<void()> measure_rates_again = {};
+  /// The host's rates now, for the shares of what is measured next or was just measured. Empty:
+  /// those at start count.
+  std::function<RateReading()> host_rates_now = {};
 };
 
 /// A finished case; `error` says what kind an error was.
@@ -66,7 +69,9 @@ class LayerBench {
   void compare_with_direct_calls(Candidate& candidate, const std::vector<Candidate>& candidates);
   [[nodiscard]] double format_error_of(const SchemeConfig& config, const MoeProblem& problem,
                                        const ReferenceRows& reference);
-  void set_floors(const std::vector<Candidate*>& candidates) const;
+  void set_floors(const std::vector<Candidate*>& candidates, const RatesAround& around) const;
+  void read_rates(const std::vector<Candidate*>& candidates, RatesAround& around) const;
+  [[nodiscard]] RateReading shown_by(const Candidate& candidate) const;
   [[nodiscard]] bool beats_its_floor(const Candidate& candidate) const;
   void measure_passed(std::vector<Candidate>& candidates);
   void measure_together(const std::vector<Candidate*>& candidates);

@@ -73,7 +73,7 @@ std::int64_t working_bytes(const RunOptions& options, const Plan& plan, const La
 }
 
 /// The columns' formats over the layer's comparisons: the two fp8 switches are all that can change
-/// them.
+/// them. One comparison of each kind is enough for a column, if it can run at all.
 std::vector<WeightFormat> needed_formats(const Plan& plan, const Layer& layer, const Device* place,
                                          std::vector<std::int64_t>& weights) {
   std::vector<WeightFormat> formats;
@@ -99,14 +99,15 @@ std::vector<WeightFormat> needed_formats(const Plan& plan, const Layer& layer, c
   std::iota(order.begin(), order.end(), std::size_t{0});
   if (plan.baseline >= 0)
     std::rotate(order.begin(), order.begin() + plan.baseline, order.begin() + plan.baseline + 1);
-  bool seen[2][2] = {};
+  std::vector<bool> seen[2][2];  // by column
   for (std::size_t c = 0; c < layer.comparisons; ++c) {
     const Comparison& comparison = plan.comparisons[layer.first_comparison + c];
-    if (std::exchange(seen[comparison.per_act_token][comparison.per_out_ch], true)) continue;
+    std::vector<bool>& added = seen[comparison.per_act_token][comparison.per_out_ch];
+    added.resize(order.size());
     for (const std::size_t column : order) {
-      if (case_support(layer, comparison, plan.columns[column]).ok) {
-        add(comparison, plan.columns[column]);
-      }
+      if (added[column] || !case_support(layer, comparison, plan.columns[column]).ok) continue;
+      add(comparison, plan.columns[column]);
+      added[column] = true;
     }
   }
   return formats;
@@ -222,6 +223,12 @@ Arrangement arrangement_of(const std::vector<Place>& places) {
                   [](std::int64_t bytes) { return bytes == 0; });
   if (refused(places.front()) || (no_device && nothing_on_host)) return Arrangement::kRefused;
   return any(Arrangement::kOneByOne) ? Arrangement::kOneByOne : Arrangement::kTogether;
+}
+
+bool has_room_for(std::int64_t bytes, const std::vector<Place>& places) {
+  const MemoryDecision& host = places.front().decision;
+  if (host.arrangement == Arrangement::kRefused) return true;  // takes nothing
+  return checked_sum("memory", host.needed, bytes) <= host.available;
 }
 
 std::string memory_refusal(const Plan& plan, const Layer& layer, const std::vector<Place>& places,

@@ -59,6 +59,8 @@ struct Place {
 /// How the layer is run: one format after the other if any memory that it fits in asks for it;
 /// refused if the host's memory, or each device's, is too small.
 [[nodiscard]] Arrangement arrangement_of(const std::vector<Place>& places);
+/// Whether the host's memory holds `bytes` beside the layer as it is run.
+[[nodiscard]] bool has_room_for(std::int64_t bytes, const std::vector<Place>& places);
 /// Empty, or why there is no memory for the case of `column` in the layer's `comparison`-th
 /// comparison.
 [[nodiscard]] std::string memory_refusal(const Plan& plan, const Layer& layer,

@@ -249,7 +249,9 @@ Support case_support(const Layer& layer, const Comparison& comparison, const Col
   } catch (const Error& error) {
     return Support::no(error.what());
   }
-  return column.kernel->supports(layer.shape, config);
+  Support support = column.kernel->supports(layer.shape, config);
+  if (support.ok) support = column.kernel->supports_tokens(layer.shape, comparison.tokens);
+  return support;
 }
 
 std::string case_id(const RunOptions& options, const Layer& layer, const Comparison& comparison,

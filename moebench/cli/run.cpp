@@ -97,6 +97,12 @@ class Run {
   const MachineRates& rates(Device* device);
   MachineRates measure_rates(Device* device);
   void measure_rates_again();
+  /// What a layer may take of the host's memory: what the rates' measuring keeps is given up where
+  /// a layer needs it.
+  [[nodiscard]] std::int64_t host_memory() const {
+    return available_memory_bytes() + (host_rates_ ? host_rates_->held_bytes() : 0);
+  }
+  void leave_room_for(const std::vector<Place>& places);
 
   const RunOptions& options_;
   const std::vector<std::string>& argv_;
@@ -107,7 +113,9 @@ class Run {
   Journal journal_;
   std::unordered_map<std::string, CaseResult> resumed_;
   std::map<std::size_t, CaseResult> results_;  // by case index: the plan's order
-  std::map<Device*, MachineRates> rates_;      // null: the host
+  std::map<Device*, MachineRates> rates_;      // at start; null: the host
+  std::optional<HostRates> host_rates_;
+  std::optional<RateWatch> rate_watch_;  // of host_rates_
   int rate_repeats_ = 0;
   std::unique_ptr<Progress> progress_;
   Tally tally_;
@@ -262,7 +270,7 @@ std::vector<Run::Columns> Run::admit(const Layer& layer, const std::vector<Place
 }
 
 void Run::run_layer(const Layer& layer) {
-  const std::vector<Place> places = layer_places(options_, plan_, layer, available_memory_bytes());
+  const std::vector<Place> places = layer_places(options_, plan_, layer, host_memory());
   for (const Place& place : places) console_.detail(describe_memory(layer, place));
   const std::vector<Columns> admitted = admit(layer, places);
 
@@ -281,7 +289,8 @@ void Run::run_layer(const Layer& layer) {
       *progress_,
       [this](Device* device) -> const MachineRates& { return rates(device); },
       thread_count(options_),
-      [this] { measure_rates_again(); }};
+      [this] { measure_rates_again(); },
+      [this] { return rate_watch_ ? rate_watch_->now() : RateReading{}; }};
   LayerBench bench(context, layer);
   for (std::size_t pass = 0; pass < passes.size(); ++pass) {
     const std::vector<Columns> work = of_formats(layer, admitted, passes[pass]);
@@ -292,6 +301,7 @@ void Run::run_layer(const Layer& layer) {
         (void)rates(plan_.columns[column].kernel->device());
       }
     }
+    leave_room_for(places);
     bench.pack(formats);
     for (std::size_t c = 0; c < layer.comparisons; ++c) {
       const std::size_t comparison = layer.first_comparison + c;
@@ -426,11 +436,21 @@ void Run::measure_rates_again() {
   constexpr int kMostRepeats = 5;  // of a second or two each
   if (rate_repeats_++ >= kMostRepeats) return;
   for (auto& [device, known] : rates_) {
+    if (device == nullptr) continue;  // read around each row
     const MachineRates measured = measure_rates(device);
     if (measured.read_bytes_per_s <= known.read_bytes_per_s) continue;
     known.read_bytes_per_s = measured.read_bytes_per_s;
     known.read_kind = measured.read_kind;
   }
+}
+
+/// Readings around the rows are of multiply-adds alone then, and floors go by the read rate at
+/// start.
+void Run::leave_room_for(const std::vector<Place>& places) {
+  if (!host_rates_ || host_rates_->held_bytes() == 0) return;
+  if (has_room_for(host_rates_->held_bytes(), places)) return;
+  host_rates_->release_memory();
+  console_.detail("memory is short: the read rate is not measured again around each row");
 }
 
 MachineRates Run::measure_rates(Device* device) {
@@ -440,7 +460,11 @@ MachineRates Run::measure_rates(Device* device) {
                        : std::string("measuring this machine's read bandwidth"),
                    0.0);
   if (device == nullptr) {
-    measured = measure_machine_rates(thread_count(options_));
+    host_rates_.emplace(thread_count(options_));
+    measured = host_rates_->at_start();
+    rate_watch_.emplace([this] { return host_rates_->read_now(); },
+                        RateReading{.read_bytes_per_s = measured.read_bytes_per_s,
+                                    .flops_per_s = measured.flops_per_s});
   } else {
     try {
       measured = device->measure_rates();

@@ -125,6 +125,38 @@ std::string group_of(const CaseResult& r) {
                              printable(r.cache), r.threads, r.threads == 1 ? "" : "s");
 }
 
+/// When the rates were measured that the shares of these results go by.
+std::string when_measured(std::span<const CaseResult> results) {
+  bool around = false;
+  bool at_start = false;
+  for (const CaseResult& r : results) {
+    if (r.samples_s.empty()) continue;
+    (r.floor_low_bytes_per_s > 0.0 ? around : at_start) = true;
+  }
+  if (!around) return "at start";
+  return at_start ? "around each row (devices, older files: at start)" : "around each row";
+}
+
+/// How far the host's rates moved from row to row: shares of times taken far apart go by different
+/// rates.
+std::string rate_line(std::span<const CaseResult> results) {
+  double low_bytes = 0.0;
+  double high_bytes = 0.0;
+  double low_flops = 0.0;
+  double high_flops = 0.0;
+  for (const CaseResult& r : results) {
+    if (r.samples_s.empty() || !(r.floor_low_bytes_per_s > 0.0)) continue;
+    const bool first = !(high_bytes > 0.0);
+    low_bytes = first ? r.floor_low_bytes_per_s : std::min(low_bytes, r.floor_low_bytes_per_s);
+    low_flops = first ? r.peak_low_flops_per_s : std::min(low_flops, r.peak_low_flops_per_s);
+    high_bytes = std::max(high_bytes, r.floor_bytes_per_s);
+    high_flops = std::max(high_flops, r.peak_flops_per_s);
+  }
+  if (!(high_bytes > 0.0)) return "";
+  return fmt::format("rates around the rows: {:.1f}..{:.1f} GB/s read, {:.3f}..{:.3f} TFLOP/s.\n",
+                     low_bytes / kGiga, high_bytes / kGiga, low_flops / kTera, high_flops / kTera);
+}
+
 /// What the sensors of each device said over all its results.
 std::string clock_lines(std::span<const CaseResult> results) {
   std::vector<CaseResult> devices;  // one per kernel_detail, with the extremes
@@ -202,13 +234,17 @@ std::string render_facts(std::span<const CaseResult> results) {
   for (const auto& [name, rows] : groups) out += name + "\n" + aligned(rows) + "\n";
   if (!groups.empty()) {
     out += "active: experts with a token, of all; GB/s: their weights over the median.\n";
-    out +=
-        "floor: the time to read those weights at this machine's measured read rate, over the "
-        "median; "
-        "above 100 % they came from a cache.\n";
-    out +=
-        "peak: the time of its multiply-adds at this machine's measured peak (BF16 or FP32), over "
-        "the median; integers and FP8 may pass 100 %.\n";
+    const std::string when = when_measured(results);
+    out += fmt::format(
+        "floor: the time to read those weights at the rate measured {}, over the median; above 100 "
+        "% "
+        "they came from a cache.\n",
+        when);
+    out += fmt::format(
+        "peak: the time of its multiply-adds at the peak measured {} (BF16 or FP32), over the "
+        "median; integers and FP8 may pass 100 %.\n",
+        when);
+    out += rate_line(results);
     out += "verdict: token rows checked of all, and the largest relative error of a row.\n";
     std::vector<std::string> baselines;
     for (const CaseResult& r : results) {

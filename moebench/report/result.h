@@ -37,9 +37,14 @@ struct CaseResult {
   // Facts.
   std::int64_t active_experts = 0, largest_group = 0,
                weight_bytes = 0;  ///< weight_bytes: of the active experts
-  double floor_s = 0;             ///< weight_bytes / measured read rate
+  double floor_s = 0;             ///< weight_bytes / floor_bytes_per_s
   double flops = 0;
-  double peak_s = 0;  ///< flops / measured peak of multiply-adds; 0 where that is not known
+  double peak_s = 0;  ///< flops / peak_flops_per_s; 0 where that is not known
+  // Rates that the machine showed around this case, or (a device, files of before: 0) at start.
+  double floor_bytes_per_s = 0;      ///< read rate that floor_s goes by
+  double floor_low_bytes_per_s = 0;  ///< lowest reading around the case; 0: none was taken
+  double peak_flops_per_s = 0;       ///< peak of multiply-adds that peak_s goes by
+  double peak_low_flops_per_s = 0;   ///< lowest reading around the case; 0: none was taken
   double speedup = 0, speedup_low = 0,
          speedup_high = 0;  ///< over the baseline; 0 where there is none
   std::string baseline;

@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <set>
+#include <type_traits>
 
 #include "moebench/core/error.h"
 
@@ -20,7 +21,8 @@ enum class FieldKind : std::uint8_t {
   kSpeedup,   ///< null without a baseline
   kSensed,    ///< null unless a device's sensors were read; files of before may lack it
   kLater,     ///< exists for every case; files of before may lack it
-  kPeak,      ///< null unless the case was timed and the peak is known; files of before may lack it
+  kRate,      ///< null unless the case was timed and the number is known (not 0); files of before
+              ///< may lack it
 };
 
 template <typename Result, typename Visit>
@@ -66,7 +68,11 @@ void for_each_field(Result& r, const Visit& visit) {
   visit("weight_bytes", r.weight_bytes, kCounted);
   visit("flops", r.flops, kCounted);
   visit("floor_s", r.floor_s, kMeasured);
-  visit("peak_s", r.peak_s, kPeak);
+  visit("floor_bytes_per_s", r.floor_bytes_per_s, kRate);
+  visit("floor_low_bytes_per_s", r.floor_low_bytes_per_s, kRate);
+  visit("peak_s", r.peak_s, kRate);
+  visit("peak_flops_per_s", r.peak_flops_per_s, kRate);
+  visit("peak_low_flops_per_s", r.peak_low_flops_per_s, kRate);
   visit("baseline", r.baseline, kAlways);
   visit("speedup", r.speedup, kSpeedup);
   visit("speedup_low", r.speedup_low, kSpeedup);
@@ -81,7 +87,14 @@ void for_each_field(Result& r, const Visit& visit) {
   visit("repro", r.repro, kAlways);
 }
 
-bool exists(const CaseResult& result, FieldKind kind) {
+template <typename Value>
+bool known(const Value& value) {
+  if constexpr (std::is_same_v<Value, double>) return value > 0.0;
+  return true;
+}
+
+template <typename Value>
+bool exists(const CaseResult& result, FieldKind kind, const Value& value) {
   switch (kind) {
     case FieldKind::kAlways:
     case FieldKind::kLater:
@@ -93,8 +106,8 @@ bool exists(const CaseResult& result, FieldKind kind) {
       return result.active_experts > 0 || !result.samples_s.empty();
     case FieldKind::kMeasured:
       return !result.samples_s.empty();
-    case FieldKind::kPeak:
-      return !result.samples_s.empty() && result.peak_s > 0.0;
+    case FieldKind::kRate:
+      return !result.samples_s.empty() && known(value);
     case FieldKind::kVerified:
       return result.verdict == "pass" || result.verdict == "fail";
     case FieldKind::kSpeedup:
@@ -204,7 +217,7 @@ Json json_of(const CaseResult& result) {
   Json object = Json::object();
   object["schema_version"] = kResultSchemaVersion;
   for_each_field(result, [&](const char* key, const auto& member, FieldKind kind) {
-    object[key] = exists(result, kind) ? to_value(member) : Json(nullptr);
+    object[key] = exists(result, kind, member) ? to_value(member) : Json(nullptr);
   });
   add_phase_sums(object, result);
   object["samples"] = result.samples_s.size();
@@ -271,7 +284,7 @@ CaseResult result_from_json(const Json& object, std::string_view where) {
   for_each_field(result, [&](const char* key, auto& member, FieldKind kind) {
     const auto value = object.find(key);
     if (value == object.end()) {
-      if (kind == FieldKind::kSensed || kind == FieldKind::kLater || kind == FieldKind::kPeak) {
+      if (kind == FieldKind::kSensed || kind == FieldKind::kLater || kind == FieldKind::kRate) {
         return;
       }
       fail(ErrorCode::kBadInput,

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "moebench/backend/cuda/pair_limit.h"
 #include "moebench/backend/cuda/plan.h"
 #include "moebench/moe/routing.h"
 #include "tests/backend/cuda_plan_reference.h"
@@ -46,6 +47,17 @@ TEST(CudaPlan, ChoosesTilesByWhatTheyCost) {
   // The hot experts decide, not the mean.
   EXPECT_EQ(chosen("zipf:1.2", 1024), TileSet::kLarge);
   EXPECT_EQ(chosen("zipf:1.2", 4), TileSet::kSmall);
+}
+
+TEST(CudaPlan, MorePairsThanTheRoutingKernelTakesAreNotSupported) {
+  constexpr std::int64_t kTopk = 6;  // no divisor of the limit
+  const std::int64_t most = kMaxRoutedPairs / kTopk;
+  EXPECT_TRUE(supports_pairs(0, kTopk).ok);
+  EXPECT_TRUE(supports_pairs(most, kTopk).ok);
+  EXPECT_FALSE(supports_pairs(most + 1, kTopk).ok);
+  EXPECT_FALSE(supports_pairs(std::int64_t{1} << 62, kTopk).ok) << "the product overflowed";
+  EXPECT_EQ(supports_pairs(kMaxRoutedPairs, 2).reason,
+            "33554432 tokens with top-2 are more than 33554432 pairs; at most 16777216 tokens");
 }
 
 struct RandomRouting {

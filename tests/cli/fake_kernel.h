@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <limits>
 #include <memory>
 #include <stdexcept>
 #include <string>
@@ -20,6 +21,9 @@ class FakeKernel : public Kernel {
   std::string detail() const override { return "fake"; }
   Scheme scheme() const override { return scheme_; }
   Support supports(const MoeShape&, const SchemeConfig&) const override { return support; }
+  Support supports_tokens(const MoeShape&, std::int64_t tokens) const override {
+    return tokens <= most_tokens ? Support::yes() : Support::no("too many tokens");
+  }
   bool has_graphs() const override { return on_device != nullptr; }
   Device* device() const override { return on_device; }
   std::int64_t packed_bytes(const MoeShape& shape, const SchemeConfig& config) const override {
@@ -39,6 +43,7 @@ class FakeKernel : public Kernel {
   }
 
   Support support;
+  std::int64_t most_tokens = std::numeric_limits<std::int64_t>::max();
   std::int64_t scratch_per_token = 0;
   Device* on_device = nullptr;  ///< has graphs, too
 

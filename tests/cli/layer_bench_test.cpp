@@ -5,6 +5,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <functional>
 #include <limits>
 #include <new>
 
@@ -48,10 +50,8 @@ class LayerBenchTest : public testing::Test {
                                progress_,
                                [this](Device*) -> const MachineRates& { return rates_; },
                                1,
-                               [this] {
-                                 ++measured_again_;
-                                 rates_.read_bytes_per_s = 1e10;
-                               }};
+                               [this] { ++measured_again_; },
+                               host_rates_now_};
     LayerBench bench(context, plan_.layers[0]);
     const WeightFormat formats[] = {weight_format({first_->scheme()}),
                                     weight_format({second_->scheme()})};
@@ -85,6 +85,7 @@ class LayerBenchTest : public testing::Test {
   Progress progress_;
   MachineRates rates_;
   int measured_again_ = 0;
+  std::function<RateReading()> host_rates_now_;
   std::unique_ptr<TamperedKernel> first_, second_;
   std::vector<ErrorCode> errors_;
 };
@@ -106,19 +107,79 @@ TEST_F(LayerBenchTest, RightAnswersAreMeasuredWithTheirFacts) {
   }
 }
 
-TEST_F(LayerBenchTest, ABeatenFloorIsMeasuredAgain) {
-  (void)compare();
-  EXPECT_EQ(measured_again_, 0);
-  rates_.read_bytes_per_s = 1.0;
+double fastest_s(const CaseResult& result) {
+  return *std::min_element(result.samples_s.begin(), result.samples_s.end());
+}
+
+TEST_F(LayerBenchTest, SharesGoByTheBestReadingAroundTheRow) {
+  rates_.flops_per_s = 1e15;
+  std::vector<int> runs;  // of the first kernel, at each reading
+  host_rates_now_ = [&]() -> RateReading {
+    runs.push_back(first_->runs);
+    // The second reading falls into a bad moment for memory, the first into one for arithmetic.
+    if (runs.size() == 1) return {.read_bytes_per_s = 8e11, .flops_per_s = 3e14};
+    return {.read_bytes_per_s = 5e11, .flops_per_s = 4e14};
+  };
   for (const CaseResult& result : compare()) {
-    EXPECT_DOUBLE_EQ(result.floor_s, static_cast<double>(result.weight_bytes) / 1e10);
+    expect_sound(result);
+    EXPECT_EQ(result.floor_bytes_per_s, 8e11);
+    EXPECT_EQ(result.floor_low_bytes_per_s, 5e11);
+    EXPECT_EQ(result.peak_flops_per_s, 4e14);
+    EXPECT_EQ(result.peak_low_flops_per_s, 3e14);
+    EXPECT_DOUBLE_EQ(result.floor_s, static_cast<double>(result.weight_bytes) / 8e11);
+    EXPECT_DOUBLE_EQ(result.peak_s, result.flops / 4e14);
   }
-  EXPECT_EQ(measured_again_, 1);
-  // What a cache may hold can be faster than memory.
-  rates_.read_bytes_per_s = 1.0;
+  ASSERT_EQ(runs.size(), 2U);
+  EXPECT_EQ(runs[0], 1) << "read after the kernels were measured, or before they were verified";
+  EXPECT_EQ(runs[1], first_->runs);
+}
+
+TEST_F(LayerBenchTest, NoShareOfAReadRateIsAboveWhatTheRowShowedItself) {
+  host_rates_now_ = [] { return RateReading{.read_bytes_per_s = 1.0, .flops_per_s = 1.0}; };
+  rates_.flops_per_s = 1.0;
+  const std::vector<CaseResult> results = compare();
+  double most_bytes = 0.0;
+  for (const CaseResult& result : results) {
+    most_bytes = std::max(most_bytes, static_cast<double>(result.weight_bytes) / fastest_s(result));
+  }
+  for (const CaseResult& result : results) {
+    EXPECT_DOUBLE_EQ(result.floor_bytes_per_s, most_bytes);
+    EXPECT_LE(result.floor_s, result.median_s);
+    EXPECT_EQ(result.floor_low_bytes_per_s, 1.0);
+    // Only the second, FP8, multiplies in floating point for certain.
+    EXPECT_DOUBLE_EQ(result.peak_flops_per_s, results[1].flops / fastest_s(results[1]));
+  }
+  EXPECT_EQ(measured_again_, 0);
+}
+
+TEST_F(LayerBenchTest, WhatACacheMayHoldCanBeFasterThanMemory) {
+  host_rates_now_ = [] { return RateReading{.read_bytes_per_s = 1.0, .flops_per_s = 1.0}; };
   rates_.buffer_bytes = std::int64_t{1} << 40;
-  (void)compare();
-  EXPECT_EQ(measured_again_, 1);
+  for (const CaseResult& result : compare()) {
+    EXPECT_EQ(result.floor_bytes_per_s, 1.0);
+    EXPECT_EQ(result.floor_s, static_cast<double>(result.weight_bytes));
+  }
+}
+
+TEST_F(LayerBenchTest, WithoutReadingsTheRatesAtStartCount) {
+  rates_.flops_per_s = 1e15;
+  for (const CaseResult& result : compare()) {
+    EXPECT_EQ(result.floor_bytes_per_s, 1e10);
+    EXPECT_EQ(result.peak_flops_per_s, 1e15);
+    EXPECT_EQ(result.floor_low_bytes_per_s, 0.0);
+    EXPECT_EQ(result.peak_low_flops_per_s, 0.0);
+  }
+}
+
+TEST_F(LayerBenchTest, AProfiledCallHasNoReadingsAroundIt) {
+  int read = 0;
+  host_rates_now_ = [&read] {
+    ++read;
+    return RateReading{};
+  };
+  options_.profile = true;
+  for (const CaseResult& result : compare()) EXPECT_EQ(result.floor_bytes_per_s, 1e10);
+  EXPECT_EQ(read, 0);
 }
 
 struct Damage {

@@ -46,6 +46,15 @@ TEST(Memory, ALayerWithoutRunnableCasesNeedsNothing) {
   EXPECT_EQ(decide({}, 0).arrangement, Arrangement::kTogether);
 }
 
+TEST(Memory, WhatIsKeptBesideALayerIsGivenUpOnlyWhereTheLayerNeedsIt) {
+  Place host;
+  host.decision = {.arrangement = Arrangement::kTogether, .needed = 7 * kGb, .available = 8 * kGb};
+  EXPECT_TRUE(has_room_for(kGb, {host}));
+  EXPECT_FALSE(has_room_for(kGb + 1, {host}));
+  host.decision = {.arrangement = Arrangement::kRefused, .needed = 9 * kGb, .available = 8 * kGb};
+  EXPECT_TRUE(has_room_for(kGb, {host}));
+}
+
 class LayerMemoryTest : public testing::Test {
  protected:
   void plan(const std::vector<std::string>& args) {
@@ -68,6 +77,15 @@ TEST_F(LayerMemoryTest, CountsEachFormatOnceTheBaselinesFirst) {
               testing::ElementsAre(layer_weight_bytes(shape, WeightFormat::kFp8PerTensor),
                                    layer_weight_bytes(shape, WeightFormat::kNvfp4)));
   EXPECT_EQ(m.working.size(), 2U);
+}
+
+TEST_F(LayerMemoryTest, AColumnWhoseFirstCaseCannotRunCountsForItsOthers) {
+  for (const auto& kernel : kernels_) dynamic_cast<FakeKernel&>(*kernel).most_tokens = 8;
+  plan({"--schemes", "nvfp4", "fp8", "--batch-sizes", "16", "4"});
+  EXPECT_THAT(memory().formats,
+              testing::UnorderedElementsAre(WeightFormat::kFp8PerTensor, WeightFormat::kNvfp4));
+  plan({"--schemes", "nvfp4", "fp8", "--batch-sizes", "16"});
+  EXPECT_THAT(memory().formats, testing::IsEmpty());
 }
 
 TEST_F(LayerMemoryTest, OutputChannelScalesAreAFormatOfTheirOwn) {

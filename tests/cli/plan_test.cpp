@@ -93,6 +93,15 @@ TEST_F(PlanTest, ASplitThatBreaksTheGroupRuleIsSkippedForThatSchemeOnly) {
   EXPECT_THAT(support.reason, HasSubstr("24"));
 }
 
+TEST_F(PlanTest, MoreTokensThanAKernelTakesAreSkippedForThatKernelOnly) {
+  dynamic_cast<FakeKernel&>(*kernels_.front()).most_tokens = 8;
+  const Plan p = plan({"--schemes", "fp8", "nvfp4", "--batch-sizes", "8", "16"});
+  ASSERT_EQ(p.columns[1].kernel, kernels_.front().get());
+  EXPECT_TRUE(case_support(p.layers[0], p.comparisons[0], p.columns[1]).ok);
+  EXPECT_EQ(case_support(p.layers[0], p.comparisons[1], p.columns[1]).reason, "too many tokens");
+  EXPECT_TRUE(case_support(p.layers[0], p.comparisons[1], p.columns[0]).ok);
+}
+
 TEST_F(PlanTest, AModelThatNoKernelComputesIsSkippedWithItsReason) {
   const Plan p = plan({"--models", "gpt-oss-20b", "--batch-sizes", "4"});
   EXPECT_FALSE(case_support(p.layers[0], p.comparisons[0], p.columns[0]).ok);

@@ -98,10 +98,27 @@ TEST(MachineRatesTest, UseAllAllowedCpusByDefaultAndSurviveMoreThreadsThanCpus) 
 }
 
 TEST(MachineRatesTest, FloorIsBytesOverRate) {
-  MachineRates rates;
-  EXPECT_EQ(memory_floor_s(1000, rates), 0.0);
-  rates.read_bytes_per_s = 500.0;
-  EXPECT_EQ(memory_floor_s(1000, rates), 2.0);
+  EXPECT_EQ(memory_floor_s(1000, 0.0), 0.0);
+  EXPECT_EQ(memory_floor_s(1000, 500.0), 2.0);
+}
+
+TEST(HostRatesTest, AReadingIsNearTheRatesAtStart) {
+  const HostRates rates(1, kTestBuffer);
+  const RateReading reading = rates.read_now();
+  const MachineRates& start = rates.at_start();
+  // As wide as above, and for the same reason.
+  EXPECT_LT(std::abs(std::log(reading.read_bytes_per_s / start.read_bytes_per_s)), std::log(4.0));
+  EXPECT_LT(std::abs(std::log(reading.flops_per_s / start.flops_per_s)), std::log(4.0));
+}
+
+TEST(HostRatesTest, WithoutMemoryOnlyMultiplyAddsAreRead) {
+  HostRates rates(1, kTestBuffer);
+  EXPECT_EQ(rates.held_bytes(), rates.at_start().buffer_bytes);
+  rates.release_memory();
+  EXPECT_EQ(rates.held_bytes(), 0);
+  const RateReading reading = rates.read_now();
+  EXPECT_EQ(reading.read_bytes_per_s, 0.0);
+  EXPECT_GT(reading.flops_per_s, 0.1e9);
 }
 
 }  // namespace

@@ -33,6 +33,29 @@ TEST(FactsTable, ShowsBandwidthFloorAndVerdict) {
   EXPECT_THAT(text, HasSubstr("speed-up: over triton_moe"));
 }
 
+TEST(FactsTable, SaysWhenTheRatesWereMeasuredAndHowFarTheyMoved) {
+  CaseResult first = test::timed_result();
+  first.floor_low_bytes_per_s = 20e9;
+  first.floor_bytes_per_s = 30e9;
+  CaseResult second = first;
+  second.floor_low_bytes_per_s = 25e9;
+  second.floor_bytes_per_s = 41e9;
+  second.peak_low_flops_per_s = 500e9;
+  CaseResult at_start = first;
+  at_start.floor_low_bytes_per_s = at_start.peak_low_flops_per_s = 0.0;
+  at_start.floor_bytes_per_s = 4e12;
+  const std::string around = render_facts(std::vector{first, second});
+  EXPECT_THAT(around, HasSubstr("at the rate measured around each row, over"));
+  EXPECT_THAT(around, HasSubstr("peak measured around each row ("));
+  EXPECT_THAT(around,
+              HasSubstr("rates around the rows: 20.0..41.0 GB/s read, 0.500..0.750 TFLOP/s."));
+  EXPECT_THAT(render_facts(std::vector{first, at_start}),
+              HasSubstr("around each row (devices, older files: at start)"));
+  const std::string start = render_facts(std::vector{at_start});
+  EXPECT_THAT(start, HasSubstr("at the rate measured at start, over"));
+  EXPECT_THAT(start, Not(HasSubstr("rates around")));
+}
+
 TEST(FactsTable, NamesTheBaselineInsteadOfASpeedUpOverItself) {
   CaseResult r = test::timed_result();
   r.kernel = r.baseline;

@@ -36,6 +36,10 @@ inline CaseResult timed_result() {
   r.floor_s = 1e-3;
   r.flops = 7.5e7;
   r.peak_s = 1e-4;
+  r.floor_bytes_per_s = 28.3e9;
+  r.floor_low_bytes_per_s = 21.5e9;
+  r.peak_flops_per_s = 750e9;
+  r.peak_low_flops_per_s = 611e9;
   r.speedup = 1.25;
   r.speedup_low = 1.2;
   r.speedup_high = 1.3;

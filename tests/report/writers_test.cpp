@@ -98,7 +98,23 @@ TEST(JsonLine, RoundTripsEveryField) {
   EXPECT_EQ(back.samples_s, test::timed_result().samples_s);
   EXPECT_EQ(back.phases_s, test::timed_result().phases_s);
   EXPECT_EQ(back.peak_s, test::timed_result().peak_s);
+  EXPECT_EQ(back.floor_bytes_per_s, test::timed_result().floor_bytes_per_s);
+  EXPECT_EQ(back.floor_low_bytes_per_s, test::timed_result().floor_low_bytes_per_s);
+  EXPECT_EQ(back.peak_flops_per_s, test::timed_result().peak_flops_per_s);
+  EXPECT_EQ(back.peak_low_flops_per_s, test::timed_result().peak_low_flops_per_s);
   EXPECT_EQ(back.status, Status::kOk);
+}
+
+TEST(JsonLine, OfBeforeTheRatesAroundACaseIsRead) {
+  json line = json::parse(result_to_json_line(test::timed_result()));
+  for (const char* key :
+       {"floor_bytes_per_s", "floor_low_bytes_per_s", "peak_flops_per_s", "peak_low_flops_per_s"}) {
+    line.erase(key);
+  }
+  const CaseResult back = result_from_json_line(line.dump());
+  EXPECT_EQ(back.floor_s, test::timed_result().floor_s);
+  EXPECT_EQ(back.floor_bytes_per_s, 0.0);
+  EXPECT_TRUE(json::parse(result_to_json_line(back)).at("floor_bytes_per_s").is_null());
 }
 
 struct BadLine {

@@ -1,6 +1,7 @@
 #include "moebench/backend/cuda/cuda_kernels.h"
 
 #include "moebench/backend/cuda/forward.h"
+#include "moebench/backend/cuda/pair_limit.h"
 #include "moebench/backend/cuda/prepared.h"
 #include "moebench/core/error.h"
 
@@ -49,6 +50,9 @@ class CudaKernel final : public Kernel {
     }
     return forward_supports(shape);
   }
+  [[nodiscard]] Support supports_tokens(const MoeShape& shape, std::int64_t tokens) const override {
+    return supports_pairs(tokens, shape.topk);
+  }
 
   [[nodiscard]] std::int64_t packed_bytes(const MoeShape& shape,
                                           const SchemeConfig& config) const override {
@@ -89,7 +93,8 @@ class CudaKernel final : public Kernel {
         packed->format() != weight_format(problem.scheme)) {
       fail(ErrorCode::kInternal, "{}: weights of another layer or format", name());
     }
-    const Support support = supports(problem.shape, problem.scheme);
+    Support support = supports(problem.shape, problem.scheme);
+    if (support.ok) support = supports_tokens(problem.shape, problem.tokens);
     if (!support.ok) fail(ErrorCode::kBadInput, "{}: {}", name(), support.reason);
     return packed;
   }

@@ -179,6 +179,8 @@ struct EntryBegin {
   std::uint32_t tiles : 25;     ///< sum of their tiles
   std::uint32_t unit_cost : 7;  ///< of the entry
 };
+/// Most (token, slot) pairs of a call: what the sums of tiles in an EntryBegin hold.
+inline constexpr std::int64_t kMaxRoutedPairs = std::int64_t{1} << 25;
 
 MOEBENCH_HOST_DEVICE constexpr EntryBegin entry_begin(std::uint32_t cost, std::uint32_t tiles,
                                                       int unit_cost) {

@@ -38,9 +38,6 @@ struct RouteArgs {
 /// Most experts that fit into a multiprocessor's shared memory.
 inline constexpr std::int64_t kMaxRoutedExperts = 8192;
 
-/// What the sums of tiles in an EntryBegin hold.
-inline constexpr std::int64_t kMaxRoutedPairs = std::int64_t{1} << 25;
-
 cudaError_t enqueue_route(const RouteArgs& args, cudaStream_t stream);
 
 }  // namespace moebench::cuda

@@ -1,6 +1,7 @@
 #include "moebench/backend/cutlass/cutlass_backend.h"
 
 #include "moebench/backend/cuda/cuda_device.h"
+#include "moebench/backend/cuda/pair_limit.h"
 #include "moebench/backend/cuda/prepared.h"
 #include "moebench/backend/cutlass/forward.h"
 #include "moebench/core/error.h"
@@ -59,6 +60,9 @@ class CutlassKernel final : public Kernel {
     }
     return forward_supports(shape);
   }
+  [[nodiscard]] Support supports_tokens(const MoeShape& shape, std::int64_t tokens) const override {
+    return cuda::supports_pairs(tokens, shape.topk);
+  }
 
   [[nodiscard]] std::int64_t packed_bytes(const MoeShape& shape,
                                           const SchemeConfig& /*config*/) const override {
@@ -97,7 +101,8 @@ class CutlassKernel final : public Kernel {
       const MoeProblem& problem, std::shared_ptr<const PackedWeights> weights) const {
     auto packed = std::dynamic_pointer_cast<const CutlassWeights>(std::move(weights));
     if (packed == nullptr) fail(ErrorCode::kInternal, "{}: weights of another backend", name());
-    const Support support = supports(problem.shape, problem.scheme);
+    Support support = supports(problem.shape, problem.scheme);
+    if (support.ok) support = supports_tokens(problem.shape, problem.tokens);
     if (!support.ok) fail(ErrorCode::kBadInput, "{}: {}", name(), support.reason);
     return std::make_unique<CutlassForward>(problem, std::move(packed),
                                             *gemm_for(problem.shape, problem.tokens),
