@@ -46,22 +46,20 @@ void take_first_available(Machine& machine) {
        "--backend: no backend is available; moebench list backends says why");
 }
 
-void take_named(Machine& machine, const std::string& name) {
-  for (const std::unique_ptr<Backend>& backend : machine.backends) {
+}  // namespace
+
+const Backend& available_backend(const std::vector<std::unique_ptr<Backend>>& backends,
+                                 const std::string& name) {
+  for (const std::unique_ptr<Backend>& backend : backends) {
     if (backend->name() != name) continue;
-    BackendInfo info = backend->info();
-    if (!info.available.ok) {
-      fail(ErrorCode::kUnavailable, "--backend: {} is not available ({}); use --backend auto", name,
-           info.available.reason);
-    }
-    take(machine, *backend, std::move(info));
-    return;
+    const Support available = backend->info().available;
+    if (available.ok) return *backend;
+    fail(ErrorCode::kUnavailable, "--backend: {} is not available ({}); use --backend auto", name,
+         available.reason);
   }
   fail(ErrorCode::kUnavailable, "--backend: {} is not part of this build; use --backend auto",
        name);
 }
-
-}  // namespace
 
 std::vector<std::string> backend_names(const RunOptions& options) {
   return split_list(std::vector<std::string>{options.backend});
@@ -81,7 +79,10 @@ Machine open_machine(const RunOptions& options) {
   if (options.backend == "auto") {
     take_first_available(machine);
   } else {
-    for (const std::string& name : backend_names(options)) take_named(machine, name);
+    for (const std::string& name : backend_names(options)) {
+      const Backend& backend = available_backend(machine.backends, name);
+      take(machine, backend, backend.info());
+    }
   }
   return machine;
 }

@@ -96,6 +96,7 @@ TEST(ExitCode, Class18CudaThatIsNotHereIsRefusedWithTheCause) {
     expect_refused(run_command({"--backend", "cuda"}), 4,
                    "--backend: cuda is not available (" + cause);
     expect_refused(run_command({"--backend", "cpu,cuda"}), 4, cause);
+    expect_refused(run_command({"env", "--backend", "cuda"}), 4, cause);
     const CommandResult automatic =
         run_command({"--dry-run", "--batch-sizes", "4", "--limit-num-groups", "8"});
     EXPECT_EQ(automatic.exit_code, 0) << automatic.err;
@@ -278,6 +279,15 @@ TEST(ExitCode, Class21AFullStdoutIsReportedAndOutIsKept) {
   EXPECT_EQ(result.exit_code, 6) << result.err;
   EXPECT_THAT(result.err, HasSubstr("stdout"));
   EXPECT_EQ(nlohmann::json::parse(read_text(folder.file("r.json")))["results"].size(), 2U);
+}
+
+TEST(ExitCode, Class21AFullStdoutIsReportedByWhatOnlyPrints) {
+  for (const std::vector<std::string>& args :
+       std::vector<std::vector<std::string>>{{"--help"}, {"--version"}, {"--dry-run"}, {"env"}}) {
+    const CommandResult result = run_command(args, {.stdout_kind = Stdout::kFull});
+    EXPECT_EQ(result.exit_code, 6) << args.front();
+    EXPECT_THAT(result.err, HasSubstr("stdout: not written"));
+  }
 }
 
 // Class 26: stdout closed, in each of the ways that happens.

@@ -112,6 +112,15 @@ TEST(WrongKernel, CheckFailsAWrongOneWithCoordinatesAndSeed) {
                          HasSubstr("FAIL cpu/portable spoilt_moe_fp4"), HasSubstr("seed 0")));
 }
 
+TEST(WrongKernel, CheckEndsWithFiveWhereMemoryRunsOut) {
+  Tampering tampering;
+  tampering.on_pack = [] { fail(ErrorCode::kOutOfMemory, "memory: the system refused 1 byte"); };
+  std::string out;
+  EXPECT_EQ(check_exit(tampering, out), 5);
+  EXPECT_THAT(out, AllOf(HasSubstr("0 passed, 0 failed"), HasSubstr("SKIP cpu/portable spoilt"),
+                         HasSubstr("the system refused 1 byte")));
+}
+
 TEST(WrongKernel, CheckFailsOneThatDoesNotRepeatItself) {
   Tampering tampering;
   tampering.after_run = [](std::span<std::uint16_t> y, int run) {
