@@ -45,7 +45,7 @@ class Run {
   using Columns = std::vector<std::size_t>;
 
   void say_notes();
-  void validate_trace() const;
+  void validate_routing() const;
   void print_header();
   [[nodiscard]] double total_work() const;
 
@@ -105,12 +105,13 @@ void Run::say_notes() {
   }
 }
 
-/// A trace is a file like any other input: all that will be read of it is read before anything is
-/// built.
-void Run::validate_trace() const {
-  if (options_.routing.kind != RoutingSpec::Kind::kTrace) return;
+/// Whether each layer can be routed so, before anything is built. A trace is a file like any other
+/// input: all that will be read of it is read here. Of the others one token tells.
+void Run::validate_routing() const {
   const std::int64_t tokens =
-      *std::max_element(options_.batch_sizes.begin(), options_.batch_sizes.end());
+      options_.routing.kind == RoutingSpec::Kind::kTrace
+          ? *std::max_element(options_.batch_sizes.begin(), options_.batch_sizes.end())
+          : 1;
   std::set<std::pair<std::int64_t, std::int64_t>> seen;
   for (const Layer& layer : plan_.layers) {
     if (!seen.insert({layer.shape.num_experts, layer.shape.topk}).second) continue;
@@ -150,7 +151,7 @@ double Run::total_work() const {
 }
 
 int Run::execute() {
-  validate_trace();
+  validate_routing();
   if (!options_.resume.empty()) results_.resume(options_.resume);
   say_notes();
   if (options_.dry_run) return print_plan(options_, plan_, available_memory_bytes(), console_);
@@ -162,6 +163,10 @@ int Run::execute() {
     for (const Layer& layer : plan_.layers) run_layer(layer);
   } catch (const Interrupted&) {
     console_.note("interrupted; what is finished follows");
+  }
+  if (results_.resumed() > 0) {
+    console_.note(fmt::format("{} cases are those of {}, measured when and where that was written",
+                              results_.resumed(), printable(options_.resume)));
   }
   finish(report());
   return results_.exit_code();

@@ -41,6 +41,7 @@ bool RunResults::take_resumed(std::size_t comparison, std::size_t column) {
       resumed_.find(case_id(options_, plan_.layers[sizes.layer], sizes, plan_.columns[column]));
   if (found == resumed_.end()) return false;
   ++(found->second.status == Status::kOk ? tally_.ok : tally_.failed);
+  ++tally_.resumed;
   results_.insert_or_assign(case_index(comparison, column), found->second);
   return true;
 }

@@ -25,6 +25,8 @@ class RunResults {
 
   /// Reads a journal whose finished cases need not run again.
   void resume(const std::string& path);
+  /// How many cases of this run the resumed journal has given so far.
+  [[nodiscard]] std::int64_t resumed() const { return tally_.resumed; }
   /// Finished cases go to this journal from here on.
   void keep_in(const std::string& path) { journal_ = Journal(path); }
 
@@ -48,7 +50,7 @@ class RunResults {
  private:
   /// What the exit code is made of.
   struct Tally {
-    std::int64_t ok = 0, failed = 0, skipped = 0, errors = 0;
+    std::int64_t ok = 0, failed = 0, skipped = 0, errors = 0, resumed = 0;
     bool memory_refused = false;
     int error_exit = 0;  ///< of the first error; 1 where any was of our own
   };

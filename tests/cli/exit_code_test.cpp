@@ -339,6 +339,32 @@ TEST(ExitCode, WhatIsNoJournalIsNotResumed) {
   }
 }
 
+TEST(ExitCode, AReportDoesNotReplaceTheJournalOrTraceOfItsOwnRun) {
+  const ScratchFolder folder;
+  const std::string file = folder.file("r.jsonl");
+  for (const char* const flag : {"--journal", "--resume"}) {
+    expect_refused(run_command(small_run({"--out", file, flag, file})), 2, "is the file of");
+  }
+  std::ofstream(file) << "0 1 2 3 4 5 6 7\n";
+  const std::string roundabout = (folder.path() / "." / "r.jsonl").string();
+  expect_refused(run_command(small_run(
+                     {"--batch-sizes", "1", "--out", roundabout, "--routing", "trace:" + file})),
+                 2, "is the file of --routing trace");
+  EXPECT_EQ(read_text(file), "0 1 2 3 4 5 6 7\n");
+}
+
+TEST(ExitCode, AReportIsNotTakenForAJournal) {
+  const ScratchFolder folder;
+  std::ofstream(folder.file("r.json")) << "{\n \"schema_version\": 1,\n";
+  expect_refused(run_command(small_run({"--resume", folder.file("r.json")})), 2,
+                 "the FILE.journal of an --out FILE");
+}
+
+TEST(ExitCode, ARoutingThatNoTokenCanHaveIsRefusedBeforeAnythingIsBuilt) {
+  expect_refused(run_command({"--models", "qwen3-30b-a3b", "--routing", "hot:9@0.5", "--quiet"}), 2,
+                 "9 hot experts; they must lie in 1..8");
+}
+
 TEST(ExitCode, AnUnfinishedJournalIsNotMixedWithANewRun) {
   const ScratchFolder folder;
   std::ofstream(folder.file("r.json.journal")) << "{}\n";
