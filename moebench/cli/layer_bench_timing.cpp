@@ -4,10 +4,12 @@
 #include <chrono>
 #include <exception>
 #include <memory>
+#include <optional>
 #include <utility>
 
 #include "moebench/cli/layer_bench.h"
 #include "moebench/cli/layer_bench_case.h"
+#include "moebench/measure/cpu_wait.h"
 
 namespace moebench::cli {
 namespace {
@@ -15,6 +17,17 @@ namespace {
 /// --phases: runs whose median is taken, fewer where they take longer than kPhasesBudget in all.
 constexpr int kPhaseRuns = 5;
 constexpr double kPhasesBudget = 2.0;  // seconds
+
+void add_noise(CaseResult& result, const std::string& reason) {
+  result.noisy = true;
+  if (!result.noise.empty()) result.noise += "; ";
+  result.noise += reason;
+}
+
+void add_cpu_wait(CaseResult& result, std::optional<double> share) {
+  if (!share || *share < kNoisyCpuWaitShare) return;
+  add_noise(result, fmt::format("a thread waited {:.0f} % of the time for a CPU", *share * 100.0));
+}
 
 void add_sensors(CaseResult& result, const SensorReport& report) {
   if (report.readings == 0) return;
@@ -24,10 +37,7 @@ void add_sensors(CaseResult& result, const SensorReport& report) {
   result.temperature_c = report.temperature_c;
   result.power_w = report.power_w;
   result.throttled = report.throttled;
-  if (report.throttled.empty()) return;
-  result.noisy = true;
-  if (!result.noise.empty()) result.noise += "; ";
-  result.noise += "throttled: " + report.throttled;
+  if (!report.throttled.empty()) add_noise(result, "throttled: " + report.throttled);
 }
 
 /// A single sample shows no spread, which is not the same as having none.
@@ -124,9 +134,11 @@ void LayerBench::measure_together(const std::vector<Candidate*>& candidates) {
     Device* const device = candidate->column->kernel->device();
     if (device != nullptr && watches.count(device) == 0) watches[device] = device->watch();
   }
+  const CpuWait cpu_wait;
   std::vector<Measurement> measurements =
       measure(contestants, spec, context_.stop,
               [this](double fraction) { context_.progress.update(fraction); });
+  const std::optional<double> waited = cpu_wait.share();
   std::map<Device*, SensorReport> sensors;
   for (auto& [device, watch] : watches) {
     if (watch != nullptr) sensors[device] = watch->stop();
@@ -143,9 +155,9 @@ void LayerBench::measure_together(const std::vector<Candidate*>& candidates) {
     result.noisy = measurement.noisy;
     result.noise = std::move(measurement.noise);
     if (result.samples_s.size() == 1 && !result.noisy) label_single_sample(result, "one sample");
-    if (Device* const device = candidates[i]->column->kernel->device(); sensors.count(device) > 0) {
-      add_sensors(result, sensors.at(device));
-    }
+    Device* const device = candidates[i]->column->kernel->device();
+    if (device == nullptr) add_cpu_wait(result, waited);
+    if (sensors.count(device) > 0) add_sensors(result, sensors.at(device));
   }
 }
 

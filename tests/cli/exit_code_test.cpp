@@ -3,8 +3,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <thread>
 
 #include "tests/cli/command.h"
 
@@ -326,6 +328,21 @@ TEST(ExitCode, Class25ASingleSampleIsLabelledNoisy) {
                    "--schemes", "nvfp4", "--stop", "count:1", "-o", "jsonl"});
   ASSERT_EQ(result.exit_code, 0) << result.err;
   EXPECT_TRUE(nlohmann::json::parse(result.out)["noisy"].get<bool>()) << result.out;
+}
+
+// More threads than CPUs: all samples are late alike, and only the scheduler knows.
+TEST(ExitCode, Class25ThreadsThatWaitForACpuAreLabelled) {
+  std::ifstream schedstat("/proc/self/schedstat");
+  if (std::string run; !(schedstat >> run) || run == "0") {
+    GTEST_SKIP() << "this system does not count waiting";
+  }
+  const unsigned threads = std::min(4 * std::thread::hardware_concurrency(), 1024U);
+  const CommandResult result =
+      run_command(small_run({"--batch-sizes", "32", "--schemes", "nvfp4", "--threads",
+                             std::to_string(threads), "-o", "jsonl"}));
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_THAT(nlohmann::json::parse(result.out)["noise"].get<std::string>(),
+              HasSubstr("of the time for a CPU"));
 }
 
 TEST(ExitCode, WhatIsNoJournalIsNotResumed) {
