@@ -1,5 +1,7 @@
 #include "moebench/cli/machine.h"
 
+#include <omp.h>
+
 #include <algorithm>
 #include <utility>
 
@@ -46,6 +48,15 @@ void take_first_available(Machine& machine) {
        "--backend: no backend is available; moebench list backends says why");
 }
 
+/// OpenMP would run fewer than were asked for, and results would name the wrong number.
+void require_threads(const RunOptions& options) {
+  const int limit = omp_get_thread_limit();
+  if (options.threads > limit) {
+    fail(ErrorCode::kBadInput, "--threads: {}, but OMP_THREAD_LIMIT is {}; raise it or use fewer",
+         options.threads, limit);
+  }
+}
+
 }  // namespace
 
 const Backend& available_backend(const std::vector<std::unique_ptr<Backend>>& backends,
@@ -75,6 +86,7 @@ BackendOptions backend_options(const RunOptions& options) {
 
 Machine open_machine(const RunOptions& options) {
   Machine machine;
+  require_threads(options);
   machine.backends = make_backends(backend_options(options));
   if (options.backend == "auto") {
     take_first_available(machine);
@@ -83,6 +95,11 @@ Machine open_machine(const RunOptions& options) {
       const Backend& backend = available_backend(machine.backends, name);
       take(machine, backend, backend.info());
     }
+  }
+  if (options.threads == 0 && thread_count(options) < allowed_cpus()) {
+    machine.notes.push_back(
+        fmt::format("{} threads for {} CPUs: a CPU quota or OMP_THREAD_LIMIT allows no more",
+                    thread_count(options), allowed_cpus()));
   }
   return machine;
 }
@@ -121,7 +138,8 @@ void add_rates(std::vector<std::pair<std::string, std::string>>& facts, const st
 }
 
 int thread_count(const RunOptions& options) {
-  return options.threads > 0 ? options.threads : allowed_cpus();
+  static const int by_default = default_threads();
+  return options.threads > 0 ? options.threads : by_default;
 }
 
 }  // namespace moebench::cli

@@ -44,7 +44,7 @@ void expect_hanging_exit_after(const Machine& machine);
 void add_rates(std::vector<std::pair<std::string, std::string>>& facts, const std::string& prefix,
                const MachineRates& rates);
 
-/// --threads, or the CPUs that this process may use.
+/// --threads, or default_threads().
 [[nodiscard]] int thread_count(const RunOptions& options);
 
 }  // namespace moebench::cli

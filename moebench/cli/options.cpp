@@ -188,7 +188,7 @@ void add_machine_flags(FlagParser& flags, RunOptions& options) {
                 options.device_timeout_s =
                     static_cast<double>(parse_integer(source, words.front(), 1, kMaxTimeout));
               });
-  flags.value("--threads", "N", "CPU threads (all)",
+  flags.value("--threads", "N", "CPU threads (one for each CPU here)",
               [&options](const std::string& source, const Words& words) {
                 options.threads =
                     static_cast<int>(parse_integer(source, words.front(), 0, kMaxThreads));

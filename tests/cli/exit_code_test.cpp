@@ -345,6 +345,13 @@ TEST(ExitCode, Class25ThreadsThatWaitForACpuAreLabelled) {
               HasSubstr("of the time for a CPU"));
 }
 
+TEST(ExitCode, ThreadsThatOpenMpWouldNotStartAreRefused) {
+  const CommandSetup limited = {.environment = {{"OMP_THREAD_LIMIT", "1"}}};
+  expect_refused(run_command({"--threads", "2"}, limited), 2, "OMP_THREAD_LIMIT is 1");
+  const CommandResult plan = run_command({"list", "backends", "--backend", "cpu"}, limited);
+  EXPECT_THAT(plan.out, HasSubstr(", 1 thread\n"));
+}
+
 TEST(ExitCode, WhatIsNoJournalIsNotResumed) {
   const ScratchFolder folder;
   for (const char* text : {"not a journal\n", "{\"schema_version\":99,\"tool\":\"moebench\"}\n",
