@@ -154,6 +154,9 @@ class Check {
   }
 
   int execute() {
+    if (invocation_.given.models) {
+      for (const std::string& name : invocation_.run.models) (void)find_model(name);
+    }
     for (const auto& [backend, isa] : paths()) check_path(backend, isa);
     if (signal_exit_code() != 0) console_.note("interrupted; the count is of what was checked");
     console_.out(fmt::format("{} passed, {} failed, {} skipped\n", count_.passed, count_.failed,

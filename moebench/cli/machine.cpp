@@ -98,7 +98,7 @@ Machine open_machine(const RunOptions& options) {
   }
   if (options.threads == 0 && thread_count(options) < allowed_cpus()) {
     machine.notes.push_back(
-        fmt::format("{} threads for {} CPUs: a CPU quota or OMP_THREAD_LIMIT allows no more",
+        fmt::format("threads: {} for {} CPUs, a CPU quota or OMP_THREAD_LIMIT allows no more",
                     thread_count(options), allowed_cpus()));
   }
   return machine;

@@ -165,8 +165,8 @@ int Run::execute() {
     console_.note("interrupted; what is finished follows");
   }
   if (results_.resumed() > 0) {
-    console_.note(fmt::format("{} cases are those of {}, measured when and where that was written",
-                              results_.resumed(), printable(options_.resume)));
+    console_.note(fmt::format("cases taken from {}, measured when and where that was written: {}",
+                              printable(options_.resume), results_.resumed()));
   }
   finish(report());
   return results_.exit_code();

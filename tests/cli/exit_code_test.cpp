@@ -58,6 +58,7 @@ INSTANTIATE_TEST_SUITE_P(
         BadInput{"Class16PairsPast31Bits", {"--batch-sizes", "268435456"}, 2, "needs"},
         BadInput{"Class16TokensPast32Bits", {"--batch-sizes", "4294967296"}, 2, "needs"},
         BadInput{"Class16BytesPast63Bits", {"--batch-sizes", "4611686018427387904"}, 2, "needs"},
+        BadInput{"CheckOfAnUnknownModel", {"check", "--models", "foo"}, 2, "no model \"foo\""},
         BadInput{"Class19UnknownIsa", {"--isa", "sse9"}, 2, "sse9"},
         BadInput{"Class26UnknownFlag", {"--batch-sise", "4"}, 2, "--batch-sizes"},
         BadInput{"Class26MissingValue", {"--tp-sizes"}, 2, "--tp-sizes"},
