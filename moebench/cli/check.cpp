@@ -233,6 +233,15 @@ class Check {
     options.isa = isa;
     const Machine machine = open_(options);
     const std::string path = isa.empty() ? backend : fmt::format("{}/{}", backend, isa);
+    // A backend need not have a kernel for every scheme.
+    std::erase_if(options.schemes, [&](Scheme scheme) {
+      return std::none_of(machine.kernels.begin(), machine.kernels.end(),
+                          [&](const auto& kernel) { return kernel->scheme() == scheme; });
+    });
+    if (options.schemes.empty()) {
+      skip_path(path, "no kernel for the schemes asked for");
+      return;
+    }
     if (invocation_.given.models) {
       options.check.kind = CheckSpec::Kind::kFull;
       const Plan plan = make_plan(options, machine.kernels);
