@@ -5,14 +5,17 @@
 #include <memory>
 #include <new>
 #include <optional>
+#include <span>
 #include <utility>
 #include <vector>
 
 #include "moebench/backend/cpu/cpu_features.h"
 #include "moebench/cli/machine.h"
+#include "moebench/cli/memory.h"
 #include "moebench/cli/plan.h"
 #include "moebench/cli/signals.h"
 #include "moebench/core/error.h"
+#include "moebench/measure/fingerprint.h"
 #include "moebench/moe/reference.h"
 #include "moebench/moe/verify.h"
 
@@ -60,6 +63,14 @@ struct Subject {
 
 struct Count {
   std::int64_t passed = 0, failed = 0, skipped = 0;
+  bool memory_refused = false;
+};
+
+/// A layer of a model that was asked for, and the memory that its loads would take.
+struct AdmittedLayer {
+  const Plan& plan;
+  const Layer& layer;
+  std::vector<Place> places;
 };
 
 std::string describe(const Subject& subject) {
@@ -143,15 +154,17 @@ class Check {
   }
 
   int execute() {
+    if (invocation_.given.models) {
+      for (const std::string& name : invocation_.run.models) (void)find_model(name);
+    }
     for (const auto& [backend, isa] : paths()) check_path(backend, isa);
+    if (signal_exit_code() != 0) console_.note("interrupted; the count is of what was checked");
     console_.out(fmt::format("{} passed, {} failed, {} skipped\n", count_.passed, count_.failed,
                              count_.skipped));
     if (signal_exit_code() != 0) return signal_exit_code();
     if (count_.failed > 0) return static_cast<int>(ErrorCode::kCheckFailed);
-    if (console_.stdout_state() == StdoutState::kFailed) {
-      console_.error(fmt::format("stdout: not written ({})", console_.stdout_error()));
-      return static_cast<int>(ErrorCode::kIo);
-    }
+    if (const int code = written(console_); code != 0) return code;
+    if (count_.memory_refused) return static_cast<int>(ErrorCode::kOutOfMemory);
     if (count_.passed > 0) return 0;
     console_.error("check: nothing could run; moebench list backends says why");
     return static_cast<int>(ErrorCode::kUnavailable);
@@ -220,25 +233,39 @@ class Check {
     options.isa = isa;
     const Machine machine = open_(options);
     const std::string path = isa.empty() ? backend : fmt::format("{}/{}", backend, isa);
+    // A backend need not have a kernel for every scheme.
+    std::erase_if(options.schemes, [&](Scheme scheme) {
+      return std::none_of(machine.kernels.begin(), machine.kernels.end(),
+                          [&](const auto& kernel) { return kernel->scheme() == scheme; });
+    });
+    if (options.schemes.empty()) {
+      skip_path(path, "no kernel for the schemes asked for");
+      return;
+    }
     if (invocation_.given.models) {
+      options.check.kind = CheckSpec::Kind::kFull;
       const Plan plan = make_plan(options, machine.kernels);
       for (const Layer& layer : plan.layers) {
-        check_shape(machine, path, layer.shape, layer.renormalize, layer.runnable);
+        const AdmittedLayer admitted{plan, layer,
+                                     layer_places(options, plan, layer, available_memory_bytes())};
+        check_shape(machine, path, layer.shape, layer.renormalize, layer.runnable, &admitted);
       }
       expect_hanging_exit_after(machine);
       return;
     }
     for (const ActType act : {ActType::kFp16, ActType::kBf16}) {
+      if (invocation_.given.act && act != options.act) continue;
       for (MoeShape shape : kBoundaryShapes) {
         shape.act = act;
-        check_shape(machine, path, shape, options.renormalize.value_or(true), Support::yes());
+        check_shape(machine, path, shape, options.renormalize.value_or(true), Support::yes(),
+                    nullptr);
       }
     }
     expect_hanging_exit_after(machine);
   }
 
   void check_shape(const Machine& machine, const std::string& path, const MoeShape& shape,
-                   bool renormalize, const Support& runnable) {
+                   bool renormalize, const Support& runnable, const AdmittedLayer* admitted) {
     const RunOptions& options = invocation_.run;
     for (const std::unique_ptr<Kernel>& kernel : machine.kernels) {
       const Scheme scheme = kernel->scheme();
@@ -256,14 +283,45 @@ class Check {
                            shape,
                            exact,
                            renormalize},
-                          runnable);
+                          runnable, admitted);
           }
         }
       }
     }
   }
 
-  void check_subject(const Subject& subject, const Support& runnable) {
+  /// The loads that there is memory for; each of the others is skipped with what it needs.
+  [[nodiscard]] std::vector<Load> admit(const Subject& subject, const AdmittedLayer* admitted) {
+    if (admitted == nullptr) return loads_;  // the built-in shapes fit anywhere
+    const Plan& plan = admitted->plan;
+    const auto column = std::find_if(plan.columns.begin(), plan.columns.end(),
+                                     [&](const Column& c) { return c.kernel == subject.kernel; });
+    std::vector<Load> fitting;
+    for (const Load& load : loads_) {
+      std::string refused;
+      for (std::size_t c = 0; c < admitted->layer.comparisons && refused.empty(); ++c) {
+        const Comparison& comparison = plan.comparisons[admitted->layer.first_comparison + c];
+        if (comparison.tokens == load.tokens &&
+            scheme_config(comparison, *column) == subject.config)
+          refused = memory_refusal(plan, admitted->layer, admitted->places, c, *column);
+      }
+      if (refused.empty()) {
+        fitting.push_back(load);
+      } else {
+        skip_for_memory(subject, refused);
+      }
+    }
+    return fitting;
+  }
+
+  void skip_for_memory(const Subject& subject, const std::string& reason) {
+    ++count_.skipped;
+    count_.memory_refused = true;
+    console_.out(fmt::format("SKIP {}: {}\n", describe(subject), reason));
+  }
+
+  void check_subject(const Subject& subject, const Support& runnable,
+                     const AdmittedLayer* admitted) {
     Support support = runnable;
     const WeightFormat format = weight_format(subject.config);
     try {
@@ -277,16 +335,19 @@ class Check {
       console_.out(fmt::format("SKIP {}: {}\n", describe(subject), support.reason));
       return;
     }
+    const std::vector<Load> loads = admit(subject, admitted);
+    if (loads.empty()) return;
     std::string wrong;
     double worst_share = 0.0;
     try {
-      wrong = judge_loads(subject, format, worst_share);
+      wrong = judge_loads(subject, loads, format, worst_share);
     } catch (const Interrupted&) {
       return;
     } catch (const Error& error) {
+      if (error.code() == ErrorCode::kOutOfMemory) return skip_for_memory(subject, error.what());
       wrong = error.what();
     } catch (const std::bad_alloc&) {
-      wrong = "host memory ran out";
+      return skip_for_memory(subject, "host memory ran out");
     }
     ++(wrong.empty() ? count_.passed : count_.failed);
     console_.out(wrong.empty() ? fmt::format("PASS {}, worst {:.2f} of the bound\n",
@@ -294,8 +355,8 @@ class Check {
                                : fmt::format("FAIL {}: {}\n", describe(subject), wrong));
   }
 
-  [[nodiscard]] std::string judge_loads(const Subject& subject, WeightFormat format,
-                                        double& worst_share) const {
+  [[nodiscard]] std::string judge_loads(const Subject& subject, std::span<const Load> loads,
+                                        WeightFormat format, double& worst_share) const {
     const std::uint64_t seed = invocation_.run.seed;
     // The built-in shapes are too small to share the oracle's work out.
     const int threads = invocation_.given.models ? thread_count(invocation_.run) : 1;
@@ -306,7 +367,7 @@ class Check {
     const std::shared_ptr<const PackedWeights> packed = subject.kernel->pack(weights, {});
     const ActivationScales scales =
         subject.exact ? ActivationScales{} : calibrate(seed, subject.shape);
-    for (const Load& load : loads_) {
+    for (const Load& load : loads) {
       std::string wrong =
           judge_load(subject, load, seed, weights, packed, scales, threads, worst_share);
       if (!wrong.empty()) {

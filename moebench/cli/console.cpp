@@ -9,6 +9,8 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "moebench/core/error.h"
+
 namespace moebench::cli {
 namespace {
 
@@ -83,6 +85,12 @@ void Console::clear_status() {
   if (!status_shown_) return;
   status_shown_ = false;
   (void)write_all(STDERR_FILENO, "\r\x1b[K");
+}
+
+int written(Console& console) {
+  if (console.stdout_state() != StdoutState::kFailed) return 0;
+  console.error(fmt::format("stdout: not written ({})", console.stdout_error()));
+  return static_cast<int>(ErrorCode::kIo);
 }
 
 void open_standard_descriptors() {

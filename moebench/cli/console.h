@@ -56,4 +56,8 @@ class Console {
 /// become its stdout.
 void open_standard_descriptors();
 
+/// The exit code of a command that has nothing but its text: 0, or where that could not be written
+/// 6, after saying so. A reader that went away is no fault.
+[[nodiscard]] int written(Console& console);
+
 }  // namespace moebench::cli

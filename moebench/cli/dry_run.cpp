@@ -74,6 +74,7 @@ int print_plan(const RunOptions& options, const Plan& plan, std::int64_t availab
     }
   }
   console.out(text);
+  if (const int code = written(console); code != 0) return code;
   if (refused_any) return static_cast<int>(ErrorCode::kOutOfMemory);
   if (runnable > 0) return 0;
   console.error("nothing could run: every case is skipped, with its reason beside it");

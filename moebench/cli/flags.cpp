@@ -48,12 +48,31 @@ struct FlagParser::Flag {
 };
 
 struct FlagParser::Impl {
-  explicit Impl(const std::string& description) : app(description, "moebench") {}
+  Impl(const std::string& command, const std::string& description) : app(description, command) {}
 
   Flag& add(Apply apply) {
     Flag& flag = flags.emplace_back();
     flag.apply = std::move(apply);
     return flag;
+  }
+
+  /// CLI11 takes whatever follows a flag for its value: "--out --quiet" would name a file.
+  void require_no_flag_as_value(const Flag& flag) const {
+    if (flag.is_toggle) return;
+    for (const std::string& word : flag.words) {
+      if (!word.starts_with('-') || app.get_option_no_throw(word) == nullptr) continue;
+      fail(ErrorCode::kBadInput, "--{}: no value given, {} follows; give one before it",
+           flag.option->get_lnames().front(), word);
+    }
+  }
+
+  /// CLI11's own words for a wrong number of values name neither the flag's use nor a remedy.
+  [[noreturn]] static void refuse_count(const std::string& message) {
+    const std::string flag = message.substr(0, message.find(':'));
+    if (message.find("At Most") != std::string::npos) {
+      fail(ErrorCode::kBadInput, "{}: given more than once; give it once", printable(flag));
+    }
+    fail(ErrorCode::kBadInput, "{}: no value given; see moebench --help", printable(flag));
   }
 
   static void apply(const Flag& flag) {
@@ -85,9 +104,9 @@ struct FlagParser::Impl {
   std::deque<Flag> flags;  // a deque: CLI11 keeps references to what it fills
 };
 
-FlagParser::FlagParser(const std::string& description, const std::string& footer,
-                       const std::string& version)
-    : impl_(std::make_unique<Impl>(description)) {
+FlagParser::FlagParser(const std::string& command, const std::string& description,
+                       const std::string& footer, const std::string& version)
+    : impl_(std::make_unique<Impl>(command, description)) {
   CLI::App& app = impl_->app;
   app.allow_extras();
   app.set_help_flag("-h,--help", "Show this and exit")->group("General");
@@ -137,10 +156,13 @@ std::optional<std::string> FlagParser::parse(Words args) {
     return tidy(impl_->app.help());
   } catch (const CLI::CallForVersion& version) {
     return fmt::format("{}\n", version.what());
+  } catch (const CLI::ArgumentMismatch& error) {
+    Impl::refuse_count(error.what());
   } catch (const CLI::ParseError& error) {
     fail(ErrorCode::kBadInput, "{}; see moebench --help", printable(error.what()));
   }
   if (const Words extras = impl_->app.remaining(); !extras.empty()) impl_->refuse(extras.front());
+  for (const Flag& flag : impl_->flags) impl_->require_no_flag_as_value(flag);
   for (const Flag& flag : impl_->flags) Impl::apply(flag);
   return std::nullopt;
 }

@@ -21,7 +21,9 @@ class FlagParser {
   using Apply = std::function<void(const std::string& source, const Words& words)>;
 
   /// Has --help and --version (which prints `version`) from the start.
-  FlagParser(const std::string& description, const std::string& footer, const std::string& version);
+  /// `command` is what the usage line names: "moebench check".
+  FlagParser(const std::string& command, const std::string& description, const std::string& footer,
+             const std::string& version);
   ~FlagParser();
   FlagParser(const FlagParser&) = delete;
   FlagParser& operator=(const FlagParser&) = delete;

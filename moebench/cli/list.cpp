@@ -8,6 +8,7 @@
 
 #include "moebench/backend/backend.h"
 #include "moebench/cli/machine.h"
+#include "moebench/cli/signals.h"
 #include "moebench/core/error.h"
 #include "moebench/measure/fingerprint.h"
 #include "moebench/measure/memory_floor.h"
@@ -39,6 +40,12 @@ std::string json_text(const Json& json) { return json.dump(2) + "\n"; }
 
 std::string availability(const Support& support) {
   return support.ok ? "available" : "not available: " + support.reason;
+}
+
+/// auto lists all that there are.
+bool asked_for(const RunOptions& options, const Backend& backend) {
+  const std::vector<std::string> names = backend_names(options);
+  return options.backend == "auto" || std::count(names.begin(), names.end(), backend.name()) > 0;
 }
 
 std::string list_models(bool json) {
@@ -73,6 +80,7 @@ std::string list_backends(const RunOptions& options, bool json) {
   Json array = Json::array();
   std::string text;
   for (const auto& backend : make_backends(backend_options(options))) {
+    if (!asked_for(options, *backend)) continue;
     const BackendInfo info = backend->info();
     Json kernels = Json::array();
     std::vector<std::vector<std::string>> rows;
@@ -98,6 +106,7 @@ std::string list_schemes(const RunOptions& options, bool json) {
   std::vector<std::vector<std::string>> rows;
   std::vector<std::pair<Scheme, std::string>> kernels;
   for (const auto& backend : make_backends(backend_options(options))) {
+    if (!asked_for(options, *backend)) continue;
     for (const auto& kernel : backend->kernels())
       kernels.emplace_back(kernel->scheme(), kernel->name());
   }
@@ -136,14 +145,6 @@ std::string list_routings(bool json) {
   return json ? json_text(array) : align(rows);
 }
 
-/// Runs write their own failures to the exit code; a listing that could not be written has nothing
-/// else to say.
-int written(Console& console) {
-  if (console.stdout_state() != StdoutState::kFailed) return 0;
-  console.error(fmt::format("stdout: not written ({})", console.stdout_error()));
-  return static_cast<int>(ErrorCode::kIo);
-}
-
 }  // namespace
 
 int list(const Invocation& invocation, Console& console) {
@@ -160,18 +161,28 @@ int list(const Invocation& invocation, Console& console) {
 }
 
 int env(const Invocation& invocation, Console& console) {
+  const std::vector<std::unique_ptr<Backend>> backends =
+      make_backends(backend_options(invocation.run));
+  if (invocation.run.backend != "auto") {
+    for (const std::string& name : backend_names(invocation.run)) {
+      (void)available_backend(backends, name);
+    }
+  }
   Fingerprint facts = fingerprint();
   if (invocation.rates) {
     const MachineRates rates = measure_machine_rates(thread_count(invocation.run));
     facts.emplace_back("rates.threads", fmt::to_string(rates.threads));
     add_rates(facts, "rates", rates);
   }
-  for (const auto& backend : make_backends(backend_options(invocation.run))) {
+  for (const auto& backend : backends) {
+    if (!asked_for(invocation.run, *backend)) continue;
+    if (signal_exit_code() != 0) throw Interrupted{};
     Device* const device = backend->is_companion() ? nullptr : backend->device();
     if (device == nullptr) continue;
     for (const auto& fact : device->facts()) facts.push_back(fact);
     if (invocation.rates) add_rates(facts, "rates." + device->name(), device->measure_rates());
   }
+  if (signal_exit_code() != 0) throw Interrupted{};
   Json object = Json::object();
   std::vector<std::vector<std::string>> rows;
   for (const auto& [key, value] : facts) {

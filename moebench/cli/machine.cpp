@@ -1,5 +1,7 @@
 #include "moebench/cli/machine.h"
 
+#include <omp.h>
+
 #include <algorithm>
 #include <utility>
 
@@ -46,22 +48,29 @@ void take_first_available(Machine& machine) {
        "--backend: no backend is available; moebench list backends says why");
 }
 
-void take_named(Machine& machine, const std::string& name) {
-  for (const std::unique_ptr<Backend>& backend : machine.backends) {
+/// OpenMP would run fewer than were asked for, and results would name the wrong number.
+void require_threads(const RunOptions& options) {
+  const int limit = omp_get_thread_limit();
+  if (options.threads > limit) {
+    fail(ErrorCode::kBadInput, "--threads: {}, but OMP_THREAD_LIMIT is {}; raise it or use fewer",
+         options.threads, limit);
+  }
+}
+
+}  // namespace
+
+const Backend& available_backend(const std::vector<std::unique_ptr<Backend>>& backends,
+                                 const std::string& name) {
+  for (const std::unique_ptr<Backend>& backend : backends) {
     if (backend->name() != name) continue;
-    BackendInfo info = backend->info();
-    if (!info.available.ok) {
-      fail(ErrorCode::kUnavailable, "--backend: {} is not available ({}); use --backend auto", name,
-           info.available.reason);
-    }
-    take(machine, *backend, std::move(info));
-    return;
+    const Support available = backend->info().available;
+    if (available.ok) return *backend;
+    fail(ErrorCode::kUnavailable, "--backend: {} is not available ({}); use --backend auto", name,
+         available.reason);
   }
   fail(ErrorCode::kUnavailable, "--backend: {} is not part of this build; use --backend auto",
        name);
 }
-
-}  // namespace
 
 std::vector<std::string> backend_names(const RunOptions& options) {
   return split_list(std::vector<std::string>{options.backend});
@@ -77,11 +86,20 @@ BackendOptions backend_options(const RunOptions& options) {
 
 Machine open_machine(const RunOptions& options) {
   Machine machine;
+  require_threads(options);
   machine.backends = make_backends(backend_options(options));
   if (options.backend == "auto") {
     take_first_available(machine);
   } else {
-    for (const std::string& name : backend_names(options)) take_named(machine, name);
+    for (const std::string& name : backend_names(options)) {
+      const Backend& backend = available_backend(machine.backends, name);
+      take(machine, backend, backend.info());
+    }
+  }
+  if (options.threads == 0 && thread_count(options) < allowed_cpus()) {
+    machine.notes.push_back(
+        fmt::format("threads: {} for {} CPUs, a CPU quota or OMP_THREAD_LIMIT allows no more",
+                    thread_count(options), allowed_cpus()));
   }
   return machine;
 }
@@ -120,7 +138,8 @@ void add_rates(std::vector<std::pair<std::string, std::string>>& facts, const st
 }
 
 int thread_count(const RunOptions& options) {
-  return options.threads > 0 ? options.threads : allowed_cpus();
+  static const int by_default = default_threads();
+  return options.threads > 0 ? options.threads : by_default;
 }
 
 }  // namespace moebench::cli

@@ -26,6 +26,10 @@ struct Machine {
 /// How a command comes by its machine: open_machine(), or what a test puts in its place.
 using OpenMachine = std::function<Machine(const RunOptions&)>;
 
+/// Throws kUnavailable, with the cause, where `name` is not there or cannot run here.
+[[nodiscard]] const Backend& available_backend(
+    const std::vector<std::unique_ptr<Backend>>& backends, const std::string& name);
+
 /// What --backend names: "auto" alone, or backends.
 [[nodiscard]] std::vector<std::string> backend_names(const RunOptions& options);
 [[nodiscard]] BackendOptions backend_options(const RunOptions& options);
@@ -40,7 +44,7 @@ void expect_hanging_exit_after(const Machine& machine);
 void add_rates(std::vector<std::pair<std::string, std::string>>& facts, const std::string& prefix,
                const MachineRates& rates);
 
-/// --threads, or the CPUs that this process may use.
+/// --threads, or default_threads().
 [[nodiscard]] int thread_count(const RunOptions& options);
 
 }  // namespace moebench::cli

@@ -25,7 +25,7 @@ int dispatch(const std::vector<std::string>& argv) {
   switch (invocation.command) {
     case Command::kPrint:
       console.out(invocation.text);
-      return 0;
+      return written(console);
     case Command::kList:
       return list(invocation, console);
     case Command::kEnv:

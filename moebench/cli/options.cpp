@@ -48,9 +48,10 @@ FlagParser::Apply integers(std::vector<std::int64_t>& target, std::int64_t low, 
   };
 }
 
-FlagParser::Apply word_into(std::string& target) {
-  return [&target](const std::string& source, const Words& words) {
-    if (words.front().empty()) fail(ErrorCode::kBadInput, "{}: empty; name a file", source);
+/// `what` is named where the word is empty: "a file".
+FlagParser::Apply word_into(std::string& target, const char* what) {
+  return [&target, what](const std::string& source, const Words& words) {
+    if (words.front().empty()) fail(ErrorCode::kBadInput, "{}: empty; name {}", source, what);
     target = words.front();
   };
 }
@@ -118,30 +119,60 @@ void apply_backends(RunOptions& options, const std::string& source, const Words&
   options.backend = fmt::format("{}", fmt::join(names, ","));
 }
 
-void add_layer_flags(FlagParser& flags, RunOptions& options, LayersGiven& given) {
+/// What the help of a command says of its defaults.
+struct LayerDefaults {
+  const char* models;
+  const char* batch_sizes;
+  const char* switches;  ///< of the two fp8 scale switches
+};
+constexpr LayerDefaults kRunDefaults = {"nvidia/DeepSeek-R1-FP4", "4 8 16 ... 2048", "0"};
+constexpr LayerDefaults kCheckDefaults = {"small shapes at the kernels' boundaries",
+                                          "0 to 48; with --models 4 8 16 ... 2048", "0 1"};
+
+/// A flag that narrows or splits the models' layers.
+void add_filter_flag(FlagParser& flags, LayersGiven& given, const char* name, const char* help,
+                     std::vector<std::int64_t>& target, std::int64_t high) {
+  flags.list(name, "N", help, [&, high](const std::string& source, const Words& words) {
+    target = parse_integer_list(source, words, 1, high);
+    given.model_filter = source;
+  });
+}
+
+void add_layer_flags(FlagParser& flags, RunOptions& options, LayersGiven& given,
+                     const LayerDefaults& defaults) {
   flags.group("Layers");
-  flags.list("--models", "NAME", "Presets (nvidia/DeepSeek-R1-FP4)",
+  flags.list("--models", "NAME", fmt::format("Presets ({})", defaults.models),
              [&options, &given](const std::string& source, const Words& words) {
                apply_models(options, source, words);
                given.models = true;
              });
-  flags.list("--tp-sizes", "N", "Tensor-parallel splits of N (1)",
-             integers(options.tp_sizes, 1, kMaxTpSize));
-  flags.list("--batch-sizes", "N", "Tokens M (4 8 16 ... 2048)",
+  add_filter_flag(flags, given, "--tp-sizes", "Tensor-parallel splits of N (1)", options.tp_sizes,
+                  kMaxTpSize);
+  flags.list("--batch-sizes", "N", fmt::format("Tokens M ({})", defaults.batch_sizes),
              [&options, &given](const std::string& source, const Words& words) {
                options.batch_sizes = parse_integer_list(source, words, 0, kMaxInt64);
                given.batch_sizes = true;
              });
-  flags.list("--limit-k", "N", "Keep only these K", integers(options.limit_k, 1, kMaxInt64));
-  flags.list("--limit-n", "N", "Keep only these N, after the split",
-             integers(options.limit_n, 1, kMaxInt64));
-  flags.list("--limit-num-groups", "N",
-             "Experts to build and route to, one layer each (the model's)",
-             integers(options.limit_num_groups, 1, kMaxInt64));
-  flags.list("--limit-per-act-token", "0|1", "fp8: scale per token, per tensor or both (0)",
+  add_filter_flag(flags, given, "--limit-k", "Keep only these K", options.limit_k, kMaxInt64);
+  add_filter_flag(flags, given, "--limit-n", "Keep only these N, after the split", options.limit_n,
+                  kMaxInt64);
+  add_filter_flag(flags, given, "--limit-num-groups",
+                  "Experts to build and route to, one layer each (the model's)",
+                  options.limit_num_groups, kMaxInt64);
+  flags.list("--limit-per-act-token", "0|1",
+             fmt::format("fp8: scale per token, per tensor or both ({})", defaults.switches),
              integers(options.per_act_token, 0, 1));
-  flags.list("--limit-per-out-ch", "0|1", "fp8: scale per output channel, per tensor or both (0)",
-             integers(options.per_out_ch, 0, 1));
+  flags.list(
+      "--limit-per-out-ch", "0|1",
+      fmt::format("fp8: scale per output channel, per tensor or both ({})", defaults.switches),
+      integers(options.per_out_ch, 0, 1));
+}
+
+void add_autotune_flag(FlagParser& flags, RunOptions& options) {
+  flags.group("Kernels");
+  flags.toggle("--autotune",
+               "Measure triton_moe's tile configurations first, kept in the user's cache",
+               [&options](bool on) { options.autotune = on; });
 }
 
 void add_machine_flags(FlagParser& flags, RunOptions& options) {
@@ -151,22 +182,19 @@ void add_machine_flags(FlagParser& flags, RunOptions& options) {
              [&options](const std::string& source, const Words& words) {
                apply_backends(options, source, words);
              });
-  flags.toggle("--autotune",
-               "Measure triton_moe's tile configurations first, kept in the user's cache",
-               [&options](bool on) { options.autotune = on; });
   flags.value("--device-timeout", "S", "Seconds before a silent device is taken for hung (60)",
               [&options](const std::string& source, const Words& words) {
                 constexpr std::int64_t kMaxTimeout = 86'400;
                 options.device_timeout_s =
                     static_cast<double>(parse_integer(source, words.front(), 1, kMaxTimeout));
               });
-  flags.value("--threads", "N", "CPU threads (all)",
+  flags.value("--threads", "N", "CPU threads (one for each CPU here)",
               [&options](const std::string& source, const Words& words) {
                 options.threads =
                     static_cast<int>(parse_integer(source, words.front(), 0, kMaxThreads));
               });
   flags.value("--isa", "NAME", "Force the CPU path: portable, avx2, ... (the fastest here)",
-              word_into(options.isa));
+              word_into(options.isa, "an ISA, as moebench check lists them"));
 }
 
 void add_scheme_flag(FlagParser& flags, RunOptions& options, const std::string& defaults) {
@@ -177,15 +205,23 @@ void add_scheme_flag(FlagParser& flags, RunOptions& options, const std::string& 
              });
 }
 
-void add_input_flags(FlagParser& flags, RunOptions& options) {
+void add_input_flags(FlagParser& flags, RunOptions& options, LayersGiven& given,
+                     const char* default_act) {
   flags.group("Input");
   flags.value("--routing", "SPEC",
               "uniform, balanced, zipf:S, hot:K@F, single or trace:FILE (uniform)",
-              parsed(options.routing, parse_routing));
+              [&options, &given](const std::string& source, const Words& words) {
+                parsed(options.routing, parse_routing)(source, words);
+                given.routing = source;
+              });
   flags.toggle("--renormalize,!--no-renormalize",
                "Top-k weights divided by their sum, or not (as the model)",
                [&options](bool on) { options.renormalize = on; });
-  flags.value("--act", "fp16|bf16", "16-bit activation type (fp16)", choice(options.act, kActs));
+  flags.value("--act", "fp16|bf16", fmt::format("16-bit activation type ({})", default_act),
+              [&options, &given](const std::string& source, const Words& words) {
+                choice(options.act, kActs)(source, words);
+                given.act = true;
+              });
   flags.value("--seed", "N", "Of weights, tokens and routing (0)",
               [&options](const std::string& source, const Words& words) {
                 options.seed = parse_unsigned(source, words.front());
@@ -195,7 +231,7 @@ void add_input_flags(FlagParser& flags, RunOptions& options) {
 void add_measure_flags(FlagParser& flags, RunOptions& options) {
   flags.group("Kernels");
   flags.value("--baseline", "NAME", "Kernel or scheme that speed-ups are over (the fp8 kernel)",
-              word_into(options.baseline));
+              word_into(options.baseline, "a kernel or a scheme"));
   flags.value("--graph", "off|on|both", "CUDA graph replay (both, where there is such a thing)",
               choice(options.graph, kGraphModes));
   flags.group("Measuring");
@@ -222,11 +258,11 @@ void add_output_flags(FlagParser& flags, RunOptions& options) {
   flags.value("-o,--format", "NAME", "table, md, csv, json or jsonl on stdout (table)",
               choice(options.format, kFormats));
   flags.value("--out", "FILE", "Also to FILE, in the format of its extension (json)",
-              word_into(options.out));
+              word_into(options.out, "a file"));
   flags.value("--journal", "FILE", "Append each finished case (FILE.journal of --out)",
-              word_into(options.journal));
+              word_into(options.journal, "a file"));
   flags.value("--resume", "FILE", "Skip the cases that this journal holds, and go on in it",
-              word_into(options.resume));
+              word_into(options.resume, "a file"));
   flags.toggle("--dry-run", "Print the plan with its memory estimates and exit",
                [&options](bool on) { options.dry_run = on; });
 }
@@ -244,11 +280,12 @@ void add_console_flags(FlagParser& flags, RunOptions& options) {
 }
 
 std::optional<std::string> parse_run(Invocation& invocation, const Words& args) {
-  FlagParser flags(kCommandsHelp, kHelpFooter, version_text());
-  add_layer_flags(flags, invocation.run, invocation.given);
+  FlagParser flags("moebench", kCommandsHelp, kHelpFooter, version_text());
+  add_layer_flags(flags, invocation.run, invocation.given, kRunDefaults);
   add_scheme_flag(flags, invocation.run, "fp8,nvfp4");
   add_machine_flags(flags, invocation.run);
-  add_input_flags(flags, invocation.run);
+  add_autotune_flag(flags, invocation.run);
+  add_input_flags(flags, invocation.run, invocation.given, "fp16");
   add_measure_flags(flags, invocation.run);
   add_output_flags(flags, invocation.run);
   add_console_flags(flags, invocation.run);
@@ -256,21 +293,35 @@ std::optional<std::string> parse_run(Invocation& invocation, const Words& args) 
 }
 
 std::optional<std::string> parse_check_command(Invocation& invocation, const Words& args) {
-  FlagParser flags("moebench check: every kernel, scheme option and CPU path against the reference",
+  FlagParser flags("moebench check",
+                   "moebench check: every kernel, scheme option and CPU path against the reference",
                    kHelpFooter, version_text());
-  add_layer_flags(flags, invocation.run, invocation.given);
+  const LayersGiven& given = invocation.given;
+  add_layer_flags(flags, invocation.run, invocation.given, kCheckDefaults);
   add_scheme_flag(flags, invocation.run, "all");
   add_machine_flags(flags, invocation.run);
-  add_input_flags(flags, invocation.run);
+  add_autotune_flag(flags, invocation.run);
+  add_input_flags(flags, invocation.run, invocation.given, "both; with --models fp16");
   add_console_flags(flags, invocation.run);
   invocation.run.schemes.assign(std::begin(kAllSchemes), std::end(kAllSchemes));
   invocation.run.per_act_token = {0, 1};
   invocation.run.per_out_ch = {0, 1};
-  return flags.parse(args);
+  if (std::optional<std::string> text = flags.parse(args)) return text;
+  // What would be ignored is refused: a check that passed must be the one that was asked for.
+  if (!given.models && !given.model_filter.empty()) {
+    fail(ErrorCode::kBadInput, "{}: check's own shapes have none of it; add --models",
+         given.model_filter);
+  }
+  if (!given.models && !given.batch_sizes && !given.routing.empty()) {
+    fail(ErrorCode::kBadInput, "{}: check's own batch sizes have their own; add --batch-sizes",
+         given.routing);
+  }
+  return std::nullopt;
 }
 
 std::optional<std::string> parse_list(Invocation& invocation, const Words& args) {
   FlagParser flags(
+      "moebench list",
       "moebench list models|backends|schemes|routings: what is there, and why not where not",
       kHelpFooter, version_text());
   flags.positional("what", "models, backends, schemes or routings", invocation.list_what);
@@ -287,8 +338,8 @@ std::optional<std::string> parse_list(Invocation& invocation, const Words& args)
 }
 
 std::optional<std::string> parse_env(Invocation& invocation, const Words& args) {
-  FlagParser flags("moebench env: the machine, as every result records it", kHelpFooter,
-                   version_text());
+  FlagParser flags("moebench env", "moebench env: the machine, as every result records it",
+                   kHelpFooter, version_text());
   flags.group("Output");
   flags.toggle("--json", "As JSON", [&invocation](bool on) { invocation.json = on; });
   flags.toggle("--rates", "Also measure the read bandwidth and the peak arithmetic rate",

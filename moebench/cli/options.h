@@ -64,10 +64,14 @@ struct RunOptions {
 
 enum class Command : std::uint8_t { kRun, kCheck, kList, kEnv, kPrint };
 
-/// Which layer flags were given: `check` has shapes and batch sizes of its own where not.
+/// Which flags were given: `check` has shapes, batch sizes and activation types of its own where
+/// not.
 struct LayersGiven {
   bool models = false;
   bool batch_sizes = false;
+  bool act = false;
+  std::string model_filter;  ///< the flag (or variable) that narrows the models' layers; else empty
+  std::string routing;       ///< the flag (or variable) that set the routing; else empty
 };
 
 struct Invocation {

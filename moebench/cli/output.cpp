@@ -5,6 +5,9 @@
 
 #include <cerrno>
 #include <cstring>
+#include <filesystem>
+#include <system_error>
+#include <utility>
 
 #include "moebench/core/error.h"
 #include "moebench/report/table.h"
@@ -64,8 +67,37 @@ std::string render(const RunReport& report, Format format, bool colored) {
   fail(ErrorCode::kInternal, "output format {}", static_cast<int>(format));
 }
 
+namespace {
+
+/// Whatever way leads there: "r.json", "./r.json", a link.
+bool same_file(const std::string& a, const std::string& b) {
+  std::error_code ignored;
+  if (std::filesystem::equivalent(a, b, ignored)) return true;
+  return std::filesystem::weakly_canonical(a, ignored) ==
+         std::filesystem::weakly_canonical(b, ignored);
+}
+
+/// The report is renamed over its target: a journal there would be lost, a trace overwritten.
+void require_a_file_of_its_own(const RunOptions& options) {
+  if (options.out.empty()) return;
+  const std::string trace =
+      options.routing.kind == RoutingSpec::Kind::kTrace ? options.routing.trace_path : "";
+  for (const auto& [flag, path] :
+       {std::pair<const char*, std::string>{"--journal", options.journal},
+        {"--resume", options.resume},
+        {"--routing trace", trace}}) {
+    if (!path.empty() && same_file(options.out, path)) {
+      fail(ErrorCode::kBadInput, "--out: {} is the file of {}, too; name another file",
+           printable(options.out), flag);
+    }
+  }
+}
+
+}  // namespace
+
 Files choose_files(const RunOptions& options) {
   Files files;
+  require_a_file_of_its_own(options);
   if (!options.out.empty()) check_output_path("--out", options.out);
   files.journal = !options.journal.empty() ? options.journal : options.resume;
   if (!files.journal.empty()) {

@@ -35,9 +35,8 @@ void check_tokens(const MoeShape& shape, const ModelPreset& model, std::int64_t 
       "--batch-sizes", {tokens, std::max(shape.hidden, shape.topk), std::int64_t{sizeof(float)}});
   if (tokens > kMaxPairs / shape.topk) {
     fail(ErrorCode::kBadInput,
-         "--batch-sizes: {} tokens, top-{} of {}, pass 2^31-1 (token, expert) pairs and needs {} "
-         "bytes; "
-         "use at most {}",
+         "--batch-sizes: {} tokens, top-{} of {}: more than 2^31-1 (token, expert) pairs, needs {} "
+         "bytes; use at most {}",
          tokens, shape.topk, model.name, bytes, kMaxPairs / shape.topk);
   }
 }

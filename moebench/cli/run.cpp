@@ -4,9 +4,8 @@
 
 #include <algorithm>
 #include <map>
-#include <optional>
+#include <memory>
 #include <set>
-#include <unordered_map>
 #include <utility>
 
 #include "moebench/cli/dry_run.h"
@@ -16,26 +15,14 @@
 #include "moebench/cli/output.h"
 #include "moebench/cli/plan.h"
 #include "moebench/cli/progress.h"
+#include "moebench/cli/run_results.h"
 #include "moebench/cli/signals.h"
 #include "moebench/core/error.h"
 #include "moebench/measure/fingerprint.h"
-#include "moebench/report/journal.h"
 #include "moebench/report/writers.h"
 
 namespace moebench::cli {
 namespace {
-
-/// What the exit code is made of.
-struct Tally {
-  std::int64_t ok = 0, failed = 0, skipped = 0, errors = 0;
-  bool memory_refused = false;
-  int error_exit = 0;  ///< of the first error; 1 where any was of our own
-};
-
-int exit_code_of(ErrorCode code) {
-  const int value = static_cast<int>(code);
-  return code == ErrorCode::kInternal || code == ErrorCode::kIo ? 1 : value;
-}
 
 class Run {
  public:
@@ -46,7 +33,8 @@ class Run {
         console_(console),
         files_(choose_files(options)),
         machine_(open(options)),
-        plan_(make_plan(options, machine_.kernels)) {}
+        plan_(make_plan(options, machine_.kernels)),
+        results_(options, plan_, console) {}
   ~Run() { expect_hanging_exit_after(machine_); }
   Run(const Run&) = delete;
   Run& operator=(const Run&) = delete;
@@ -57,8 +45,7 @@ class Run {
   using Columns = std::vector<std::size_t>;
 
   void say_notes();
-  void validate_trace() const;
-  void read_resumed();
+  void validate_routing() const;
   void print_header();
   [[nodiscard]] double total_work() const;
 
@@ -71,21 +58,11 @@ class Run {
   [[nodiscard]] std::vector<WeightFormat> used_formats(const Layer& layer,
                                                        const std::vector<Columns>& work) const;
 
-  [[nodiscard]] bool take_resumed(std::size_t comparison, std::size_t column);
-  void skip(std::size_t comparison, std::size_t column, const std::string& reason);
-  void record(std::size_t comparison, Outcome outcome);
-  void keep(std::size_t comparison, const Columns& columns);
-  void add_speedup(std::size_t comparison, std::size_t column, CaseResult& result) const;
-
   [[nodiscard]] RunReport report() const;
   void finish(const RunReport& report);
-  [[nodiscard]] int exit_code();
 
   [[nodiscard]] WeightFormat format_of(std::size_t comparison, std::size_t column) const {
     return weight_format(scheme_config(plan_.comparisons[comparison], plan_.columns[column]));
-  }
-  [[nodiscard]] std::size_t case_index(std::size_t comparison, std::size_t column) const {
-    return comparison * plan_.columns.size() + column;
   }
   /// The original benchmark's lines: on stdout where that carries the table, else on stderr.
   void say(const std::string& text) {
@@ -110,16 +87,12 @@ class Run {
   Files files_;
   Machine machine_;
   Plan plan_;
-  Journal journal_;
-  std::unordered_map<std::string, CaseResult> resumed_;
-  std::map<std::size_t, CaseResult> results_;  // by case index: the plan's order
-  std::map<Device*, MachineRates> rates_;      // at start; null: the host
+  RunResults results_;
+  std::map<Device*, MachineRates> rates_;  // at start; null: the host
   std::optional<HostRates> host_rates_;
   std::optional<RateWatch> rate_watch_;  // of host_rates_
   int rate_repeats_ = 0;
   std::unique_ptr<Progress> progress_;
-  Tally tally_;
-  bool output_lost_ = false;  ///< stdout, --out or the journal could not be written
 };
 
 void Run::say_notes() {
@@ -140,32 +113,18 @@ void Run::say_notes() {
   }
 }
 
-/// A trace is a file like any other input: all that will be read of it is read before anything is
-/// built.
-void Run::validate_trace() const {
-  if (options_.routing.kind != RoutingSpec::Kind::kTrace) return;
+/// Whether each layer can be routed so, before anything is built. A trace is a file like any other
+/// input: all that will be read of it is read here. Of the others one token tells.
+void Run::validate_routing() const {
   const std::int64_t tokens =
-      *std::max_element(options_.batch_sizes.begin(), options_.batch_sizes.end());
+      options_.routing.kind == RoutingSpec::Kind::kTrace
+          ? *std::max_element(options_.batch_sizes.begin(), options_.batch_sizes.end())
+          : 1;
   std::set<std::pair<std::int64_t, std::int64_t>> seen;
   for (const Layer& layer : plan_.layers) {
     if (!seen.insert({layer.shape.num_experts, layer.shape.topk}).second) continue;
     (void)make_routing(options_.routing, options_.seed, tokens, layer.shape.num_experts,
                        layer.shape.topk, layer.renormalize);
-  }
-}
-
-void Run::read_resumed() {
-  if (options_.resume.empty()) return;
-  JournalContent content = read_journal(options_.resume);
-  if (!content.warning.empty()) {
-    console_.warn(fmt::format("{}: {}", printable(options_.resume), content.warning));
-  }
-  for (CaseResult& result : content.results) {
-    // An error may have been the moment's; a verdict stays.
-    if (result.status == Status::kOk || result.status == Status::kFailed) {
-      std::string id = result.id;
-      resumed_.insert_or_assign(std::move(id), std::move(result));
-    }
   }
 }
 
@@ -200,11 +159,11 @@ double Run::total_work() const {
 }
 
 int Run::execute() {
-  validate_trace();
-  read_resumed();
+  validate_routing();
+  if (!options_.resume.empty()) results_.resume(options_.resume);
   say_notes();
   if (options_.dry_run) return print_plan(options_, plan_, available_memory_bytes(), console_);
-  if (!files_.journal.empty()) journal_ = Journal(files_.journal);
+  if (!files_.journal.empty()) results_.keep_in(files_.journal);
   progress_ = std::make_unique<Progress>(console_, console_.shows_status() ? total_work() : 0.0);
   announce_refusals();
   print_header();
@@ -213,8 +172,12 @@ int Run::execute() {
   } catch (const Interrupted&) {
     console_.note("interrupted; what is finished follows");
   }
+  if (results_.resumed() > 0) {
+    console_.note(fmt::format("cases taken from {}, measured when and where that was written: {}",
+                              printable(options_.resume), results_.resumed()));
+  }
   finish(report());
-  return exit_code();
+  return results_.exit_code();
 }
 
 /// What does not fit is said before anything is built.
@@ -255,13 +218,12 @@ std::vector<Run::Columns> Run::admit(const Layer& layer, const std::vector<Place
       const Support support =
           case_support(layer, plan_.comparisons[comparison], plan_.columns[column]);
       if (!support.ok) {
-        skip(comparison, column, support.reason);
+        results_.skip(comparison, column, support.reason);
       } else if (const std::string too_large =
                      memory_refusal(plan_, layer, places, c, plan_.columns[column]);
                  !too_large.empty()) {
-        tally_.memory_refused = true;
-        skip(comparison, column, too_large);
-      } else if (!take_resumed(comparison, column)) {
+        results_.refuse_memory(comparison, column, too_large);
+      } else if (!results_.take_resumed(comparison, column)) {
         admitted[c].push_back(column);
       }
     }
@@ -311,9 +273,9 @@ void Run::run_layer(const Layer& layer) {
       if (stop_flag().load()) throw Interrupted{};
       if (work[c].empty()) continue;
       for (Outcome& outcome : bench.compare(plan_.comparisons[comparison], work[c])) {
-        record(comparison, std::move(outcome));
+        results_.record(comparison, std::move(outcome));
       }
-      keep(comparison, work[c]);
+      results_.keep(comparison, work[c]);
     }
   }
 }
@@ -339,89 +301,6 @@ std::vector<WeightFormat> Run::used_formats(const Layer& layer,
     }
   }
   return {formats.begin(), formats.end()};
-}
-
-bool Run::take_resumed(std::size_t comparison, std::size_t column) {
-  if (resumed_.empty()) return false;
-  const Comparison& sizes = plan_.comparisons[comparison];
-  const auto found =
-      resumed_.find(case_id(options_, plan_.layers[sizes.layer], sizes, plan_.columns[column]));
-  if (found == resumed_.end()) return false;
-  ++(found->second.status == Status::kOk ? tally_.ok : tally_.failed);
-  results_.insert_or_assign(case_index(comparison, column), found->second);
-  return true;
-}
-
-void Run::skip(std::size_t comparison, std::size_t column, const std::string& reason) {
-  const Comparison& sizes = plan_.comparisons[comparison];
-  CaseResult result =
-      blank_result(options_, plan_.layers[sizes.layer], sizes, plan_.columns[column]);
-  result.threads = shown_threads(plan_, thread_count(options_));
-  result.status = Status::kSkipped;
-  result.reason = reason;
-  ++tally_.skipped;
-  results_.insert_or_assign(case_index(comparison, column), std::move(result));
-}
-
-void Run::record(std::size_t comparison, Outcome outcome) {
-  switch (outcome.result.status) {
-    case Status::kOk:
-      ++tally_.ok;
-      break;
-    case Status::kFailed:
-      ++tally_.failed;
-      console_.error(fmt::format("{}: {}; {}", outcome.result.id, outcome.result.reason,
-                                 outcome.result.repro));
-      break;
-    case Status::kError:
-      ++tally_.errors;
-      if (tally_.error_exit == 0 || exit_code_of(outcome.error) == 1) {
-        tally_.error_exit = exit_code_of(outcome.error);
-      }
-      console_.error(fmt::format("{}: {}", outcome.result.id, outcome.result.reason));
-      break;
-    case Status::kSkipped:
-      ++tally_.skipped;
-      break;
-  }
-  results_.insert_or_assign(case_index(comparison, outcome.column), std::move(outcome.result));
-}
-
-/// Speed-ups need all results of the comparison so far; then they are final and go to the journal.
-void Run::keep(std::size_t comparison, const Columns& columns) {
-  for (const std::size_t column : columns) {
-    CaseResult& result = results_.at(case_index(comparison, column));
-    add_speedup(comparison, column, result);
-    try {
-      journal_.append(result);
-    } catch (const Error& error) {
-      console_.error(error.what());
-      output_lost_ = true;
-    }
-  }
-}
-
-void Run::add_speedup(std::size_t comparison, std::size_t column, CaseResult& result) const {
-  const std::optional<std::size_t> over = baseline_of(options_, plan_, column);
-  if (!over || result.samples_s.empty()) return;
-  const auto found = results_.find(case_index(comparison, *over));
-  if (found == results_.end() || found->second.samples_s.empty()) return;
-  const CaseResult& baseline = found->second;
-  result.baseline = baseline.kernel;
-  // A clock that saw no time pass at all gives no ratio.
-  if (!(baseline.median_s > 0.0 && result.median_s > 0.0)) return;
-  result.speedup = baseline.median_s / result.median_s;
-  if (&baseline == &result) {
-    result.speedup_low = result.speedup_high = 1.0;
-    return;
-  }
-  const auto positive = [](const std::vector<double>& samples) {
-    return std::all_of(samples.begin(), samples.end(), [](double s) { return s > 0.0; });
-  };
-  if (!positive(baseline.samples_s) || !positive(result.samples_s)) return;
-  const Interval interval = bootstrap_ratio(baseline.samples_s, result.samples_s, options_.seed);
-  result.speedup_low = interval.low;
-  result.speedup_high = interval.high;
 }
 
 /// Of a device, or the host (null). Rates that could not be measured are 0: shares of the floor
@@ -497,7 +376,7 @@ RunReport Run::report() const {
   for (const auto& [device, rates] : rates_) {
     add_rates(report.env, device != nullptr ? "run." + device->name() : "run", rates);
   }
-  for (const auto& [index, result] : results_) report.results.push_back(result);
+  for (const auto& [index, result] : results_.by_case()) report.results.push_back(result);
   return report;
 }
 
@@ -506,10 +385,10 @@ void Run::finish(const RunReport& report) {
   if (console_.stdout_state() == StdoutState::kFailed) {
     console_.error(
         fmt::format("stdout: not written ({}); use --out FILE", console_.stdout_error()));
-    output_lost_ = true;
+    results_.lose_output();
   } else if (console_.stdout_state() == StdoutState::kClosed && files_.journal.empty()) {
     console_.error("stdout: closed before the run was over, nothing is kept; use --out FILE");
-    output_lost_ = true;
+    results_.lose_output();
   }
   if (options_.out.empty()) return;
   try {
@@ -518,21 +397,8 @@ void Run::finish(const RunReport& report) {
   } catch (const Error& error) {
     console_.error(
         fmt::format("{}; finished cases are in {}", error.what(), printable(files_.journal)));
-    output_lost_ = true;
+    results_.lose_output();
   }
-}
-
-int Run::exit_code() {
-  if (signal_exit_code() != 0) return signal_exit_code();
-  if (tally_.failed > 0) return static_cast<int>(ErrorCode::kCheckFailed);
-  if (output_lost_) return static_cast<int>(ErrorCode::kIo);
-  if (tally_.memory_refused) return static_cast<int>(ErrorCode::kOutOfMemory);
-  if (tally_.errors > 0) return tally_.error_exit;
-  if (tally_.ok > 0) return 0;
-  console_.error(
-      fmt::format("nothing ran: {} cases skipped; the first because {}", tally_.skipped,
-                  results_.empty() ? "the plan is empty" : results_.begin()->second.reason));
-  return static_cast<int>(ErrorCode::kUnavailable);
 }
 
 }  // namespace

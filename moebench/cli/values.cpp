@@ -22,28 +22,44 @@ std::optional<T> whole_number(std::string_view text) {
   return value;
 }
 
+/// Digits, with a sign or without: wrong only in its size.
+bool looks_whole(std::string_view text) {
+  if (text.starts_with('-')) text.remove_prefix(1);
+  return !text.empty() && text.find_first_not_of("0123456789") == std::string_view::npos;
+}
+
+/// `low` and `high` are the limits that `text` is outside of.
+template <typename T>
+[[noreturn]] void refuse_integer(std::string_view source, std::string_view text, T low, T high) {
+  if (looks_whole(text)) {
+    fail(ErrorCode::kBadInput, "{}: '{}' is out of range; use {} to {}", source, printable(text),
+         low, high);
+  }
+  fail(ErrorCode::kBadInput, "{}: '{}' is no whole number from {} to {}; use digits only", source,
+       printable(text), low, high);
+}
+
 /// Appends first, first+step, ... or first, first*factor, ... up to `last`.
 void append_range(std::string_view source, std::string_view text, std::int64_t low,
                   std::int64_t high, std::vector<std::int64_t>& values) {
+  const std::string part = fmt::format("{}: range '{}'", source, printable(text));
   const std::size_t colon = text.find(':');
   const std::string_view rest = text.substr(colon + 1);
   const std::size_t second_colon = rest.find(':');
-  const std::int64_t first = parse_integer(source, text.substr(0, colon), low, high);
-  const std::int64_t last = parse_integer(source, rest.substr(0, second_colon), low, high);
+  const std::int64_t first = parse_integer(part, text.substr(0, colon), low, high);
+  const std::int64_t last = parse_integer(part, rest.substr(0, second_colon), low, high);
   std::string_view step_text = second_colon == std::string_view::npos
                                    ? std::string_view("1")
                                    : rest.substr(second_colon + 1);
   const bool geometric = step_text.starts_with('x');
   if (geometric) step_text.remove_prefix(1);
   const std::int64_t step =
-      parse_integer(source, step_text, geometric ? 2 : 1, std::numeric_limits<std::int64_t>::max());
+      parse_integer(part, step_text, geometric ? 2 : 1, std::numeric_limits<std::int64_t>::max());
   if (first > last) {
-    fail(ErrorCode::kBadInput, "{}: range '{}' is empty; write the smaller end first", source,
-         printable(text));
+    fail(ErrorCode::kBadInput, "{} is empty; write the smaller end first", part);
   }
   if (geometric && first < 1) {
-    fail(ErrorCode::kBadInput, "{}: range '{}' multiplies {} and never ends; start at 1 or more",
-         source, printable(text), first);
+    fail(ErrorCode::kBadInput, "{} multiplies {} and never ends; start at 1 or more", part, first);
   }
   for (std::int64_t value = first;;) {
     if (std::ssize(values) >= kMaxListValues) {
@@ -62,18 +78,14 @@ void append_range(std::string_view source, std::string_view text, std::int64_t l
 std::int64_t parse_integer(std::string_view source, std::string_view text, std::int64_t low,
                            std::int64_t high) {
   const std::optional<std::int64_t> value = whole_number<std::int64_t>(text);
-  if (!value || *value < low || *value > high) {
-    fail(ErrorCode::kBadInput, "{}: '{}' is no whole number from {} to {}; use digits only", source,
-         printable(text), low, high);
-  }
+  if (!value || *value < low || *value > high) refuse_integer(source, text, low, high);
   return *value;
 }
 
 std::uint64_t parse_unsigned(std::string_view source, std::string_view text) {
   const std::optional<std::uint64_t> value = whole_number<std::uint64_t>(text);
   if (!value) {
-    fail(ErrorCode::kBadInput, "{}: '{}' is no whole number from 0 to {}; use digits only", source,
-         printable(text), std::numeric_limits<std::uint64_t>::max());
+    refuse_integer(source, text, std::uint64_t{0}, std::numeric_limits<std::uint64_t>::max());
   }
   return *value;
 }

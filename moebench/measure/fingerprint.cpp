@@ -3,6 +3,7 @@
 #include "moebench/measure/fingerprint.h"
 
 #include <fmt/format.h>
+#include <omp.h>
 #include <sched.h>
 #include <sys/utsname.h>
 #include <unistd.h>
@@ -153,6 +154,10 @@ std::int64_t available_memory_bytes() {
   if (limits.available_bytes) return *limits.available_bytes;
   return std::int64_t{sysconf(_SC_AVPHYS_PAGES)} *
          sysconf(_SC_PAGESIZE);  // no /proc: free pages, a low estimate
+}
+
+int default_threads() {
+  return threads_within(allowed_cpus(), read_cpu_quota(""), omp_get_thread_limit());
 }
 
 int allowed_cpus() {

@@ -24,4 +24,8 @@ using Fingerprint = std::vector<std::pair<std::string, std::string>>;
 /// CPUs that this process may run on (its affinity mask), at least 1.
 [[nodiscard]] int allowed_cpus();
 
+/// Threads for whoever names no number: one for each allowed CPU, as far as the cgroups' quota and
+/// OMP_THREAD_LIMIT go.
+[[nodiscard]] int default_threads();
+
 }  // namespace moebench

@@ -182,6 +182,13 @@ MemoryLimits read_memory_limits(const std::string& root) {
   return limits;
 }
 
+int threads_within(int cpus, std::optional<double> quota, int most) {
+  int threads = std::min(cpus, most);
+  // Compared as doubles: a quota may be larger than any int.
+  if (quota && *quota < threads) threads = static_cast<int>(*quota);
+  return std::max(threads, 1);
+}
+
 std::optional<double> read_cpu_quota(const std::string& root) {
   std::optional<double> tightest;
   const auto apply = [&](std::optional<std::int64_t> quota, std::optional<std::int64_t> period) {

@@ -26,6 +26,10 @@ struct MemoryLimits {
 /// there is no quota.
 [[nodiscard]] std::optional<double> read_cpu_quota(const std::string& root);
 
+/// Threads that get a CPU each: no more than `cpus`, nor than a quota pays for (what it does not
+/// pay for stands still, and the others wait for it), nor than `most`; at least 1.
+[[nodiscard]] int threads_within(int cpus, std::optional<double> quota, int most);
+
 /// First bytes of a small text file (of /proc or /sys), trailing white space removed; nothing if it
 /// cannot be read.
 [[nodiscard]] std::optional<std::string> read_small_file(const std::string& path);

@@ -87,6 +87,8 @@ inline constexpr double kFarOutlierShare =
     0.10;  ///< beyond three IQR from the quartiles and this far from the median...
 inline constexpr double kNoisyOutliers = 0.05;      ///< ... by more than this share of the samples
 inline constexpr double kNoisySingleOutlier = 2.0;  ///< or one sample of this many medians
+inline constexpr double kNoisyCpuWaitShare =
+    0.02;  ///< of the time one CPU thread waited for a CPU (cpu_wait.h)
 inline constexpr double kFewestClockSteps =
     100.0;  ///< a median sample shorter than this is a reading of the clock
 

@@ -47,12 +47,13 @@ std::string time_text(double seconds) {
   return three_figures(seconds / unit.seconds) + " " + unit.symbol;
 }
 
-/// Both ends in the unit of the upper one.
-std::string interval_text(double low, double high) {
-  if (!(high > 0.0)) return "0";
-  const TimeUnit unit = unit_of(high);
-  return fmt::format("{}..{} {}", three_figures(low / unit.seconds),
-                     three_figures(high / unit.seconds), unit.symbol);
+/// Both ends in the unit of the upper one. A single sample has none.
+std::string interval_text(const CaseResult& r) {
+  if (!shows_spread(r)) return "";
+  if (!(r.ci_high_s > 0.0)) return "0";
+  const TimeUnit unit = unit_of(r.ci_high_s);
+  return fmt::format("{}..{} {}", three_figures(r.ci_low_s / unit.seconds),
+                     three_figures(r.ci_high_s / unit.seconds), unit.symbol);
 }
 
 std::string percent_text(double share) {
@@ -73,7 +74,7 @@ std::string verdict_text(const CaseResult& r) {
 std::string speedup_text(const CaseResult& r) {
   if (!(r.speedup > 0.0)) return "";
   if (r.kernel == r.baseline) return "baseline";
-  if (!(r.speedup_low > 0.0)) return fmt::format("{:.2f}", r.speedup);
+  if (!shows_spread(r) || !(r.speedup_low > 0.0)) return fmt::format("{:.2f}", r.speedup);
   return fmt::format("{:.2f} ({:.2f}..{:.2f})", r.speedup, r.speedup_low, r.speedup_high);
 }
 
@@ -83,7 +84,7 @@ Cells cells_of(const CaseResult& r) {
   const bool timed = r.median_s > 0.0;
   Cells cells{fmt::format("{}", r.tokens), printable(r.kernel)};
   cells.push_back(time_text(r.median_s));
-  cells.push_back(interval_text(r.ci_low_s, r.ci_high_s));
+  cells.push_back(interval_text(r));
   cells.push_back(fmt::format("{}/{}", r.active_experts, r.num_experts));
   cells.push_back(timed ? fmt::format("{:.1f}", bytes / r.median_s / kGiga) : "");
   cells.push_back(timed && r.floor_s > 0.0 ? percent_text(r.floor_s / r.median_s) : "");

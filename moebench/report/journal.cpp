@@ -64,11 +64,26 @@ class Descriptor {
   return text;
 }
 
+/// Most of all it is a report of --out that is taken for its journal.
+[[noreturn]] void refuse_other_file(const std::string& path) {
+  fail(ErrorCode::kBadInput,
+       "{}: not a journal of this tool; name a --journal, or the FILE.journal of an --out FILE",
+       printable(path));
+}
+
+nlohmann::ordered_json parse_header(std::string_view line, const std::string& path) {
+  try {
+    return parse_object(line, path);
+  } catch (const Error&) {
+    refuse_other_file(path);
+  }
+}
+
 void check_header(std::string_view line, const std::string& path) {
   const std::string where = fmt::format("{}: line 1", printable(path));
-  const nlohmann::ordered_json header = parse_object(line, where);
+  const nlohmann::ordered_json header = parse_header(line, path);
   if (!header.contains("tool") || header["tool"] != kTool || !header.contains("schema_version")) {
-    fail(ErrorCode::kBadInput, "{}: not a journal of this tool; name another file", where);
+    refuse_other_file(path);
   }
   if (header["schema_version"] != kResultSchemaVersion) {
     fail(ErrorCode::kBadInput,
@@ -84,10 +99,7 @@ JournalContent parse_journal(std::string_view text, const std::string& path) {
     ++line_number;
     const std::size_t end = text.find('\n');
     if (end == std::string_view::npos) {
-      if (line_number == 1 && !header_line().starts_with(text)) {
-        fail(ErrorCode::kBadInput, "{}: not a journal of this tool; name another file",
-             printable(path));
-      }
+      if (line_number == 1 && !header_line().starts_with(text)) refuse_other_file(path);
       // The newline is the last byte of an append: without it the append did not finish.
       content.warning =
           fmt::format("last line (line {}) is cut off, {} bytes ignored", line_number, text.size());
@@ -118,10 +130,7 @@ Journal::Journal(const std::string& path) : path_(path) {
   if (first_line == std::string::npos) {
     // Empty, or cut off inside the very first append: nothing finished is in it. Anything else is
     // somebody's file.
-    if (!header_line().starts_with(existing)) {
-      fail(ErrorCode::kBadInput, "{}: not a journal of this tool; name another file",
-           printable(path));
-    }
+    if (!header_line().starts_with(existing)) refuse_other_file(path);
     if (::ftruncate(fd.get(), 0) != 0) {
       fail(ErrorCode::kIo, "{}: cannot be written: {}; choose another place", printable(path),
            std::strerror(errno));

@@ -62,6 +62,11 @@ struct CaseResult {
   std::string repro;   ///< one command line that runs this case again
 };
 
+/// Whether an interval can be told at all: one sample says nothing of the next.
+[[nodiscard]] inline bool shows_spread(const CaseResult& result) {
+  return result.samples_s.size() > 1;
+}
+
 /// Of all phases; 0 without any.
 [[nodiscard]] double phases_sum_s(const CaseResult& result);
 

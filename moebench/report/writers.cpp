@@ -66,15 +66,18 @@ std::string markdown_row(const CaseResult& r) {
     line += " | | | |";
   } else {
     const double share = r.floor_s > 0 ? r.floor_s / r.median_s : 0.0;
-    line +=
-        fmt::format(" {}{} | {}..{} | {:.1f} | {} |", milliseconds(r.median_s),
-                    r.noisy ? " (noisy)" : "", milliseconds(r.ci_low_s), milliseconds(r.ci_high_s),
-                    static_cast<double>(r.weight_bytes) / r.median_s * 1e-9,
-                    r.floor_s > 0 ? fmt::format("{:.0f} %", share * 100) : "");
+    const std::string interval =
+        shows_spread(r) ? fmt::format("{}..{}", milliseconds(r.ci_low_s), milliseconds(r.ci_high_s))
+                        : "";
+    line += fmt::format(" {}{} | {} | {:.1f} | {} |", milliseconds(r.median_s),
+                        r.noisy ? " (noisy)" : "", interval,
+                        static_cast<double>(r.weight_bytes) / r.median_s * 1e-9,
+                        r.floor_s > 0 ? fmt::format("{:.0f} %", share * 100) : "");
   }
-  line += r.speedup > 0
+  line += !(r.speedup > 0) ? " |"
+          : shows_spread(r)
               ? fmt::format(" {:.2f} ({:.2f}..{:.2f}) |", r.speedup, r.speedup_low, r.speedup_high)
-              : " |";
+              : fmt::format(" {:.2f} |", r.speedup);
   return line + fmt::format(" {} | {} |\n",
                             r.verdict.empty() ? name_of(r.status) : markdown_cell(r.verdict),
                             markdown_cell(r.status == Status::kOk ? r.noise : r.reason));

@@ -3,8 +3,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <thread>
 
 #include "tests/cli/command.h"
 
@@ -56,6 +58,7 @@ INSTANTIATE_TEST_SUITE_P(
         BadInput{"Class16PairsPast31Bits", {"--batch-sizes", "268435456"}, 2, "needs"},
         BadInput{"Class16TokensPast32Bits", {"--batch-sizes", "4294967296"}, 2, "needs"},
         BadInput{"Class16BytesPast63Bits", {"--batch-sizes", "4611686018427387904"}, 2, "needs"},
+        BadInput{"CheckOfAnUnknownModel", {"check", "--models", "foo"}, 2, "no model \"foo\""},
         BadInput{"Class19UnknownIsa", {"--isa", "sse9"}, 2, "sse9"},
         BadInput{"Class26UnknownFlag", {"--batch-sise", "4"}, 2, "--batch-sizes"},
         BadInput{"Class26MissingValue", {"--tp-sizes"}, 2, "--tp-sizes"},
@@ -96,6 +99,7 @@ TEST(ExitCode, Class18CudaThatIsNotHereIsRefusedWithTheCause) {
     expect_refused(run_command({"--backend", "cuda"}), 4,
                    "--backend: cuda is not available (" + cause);
     expect_refused(run_command({"--backend", "cpu,cuda"}), 4, cause);
+    expect_refused(run_command({"env", "--backend", "cuda"}), 4, cause);
     const CommandResult automatic =
         run_command({"--dry-run", "--batch-sizes", "4", "--limit-num-groups", "8"});
     EXPECT_EQ(automatic.exit_code, 0) << automatic.err;
@@ -280,6 +284,15 @@ TEST(ExitCode, Class21AFullStdoutIsReportedAndOutIsKept) {
   EXPECT_EQ(nlohmann::json::parse(read_text(folder.file("r.json")))["results"].size(), 2U);
 }
 
+TEST(ExitCode, Class21AFullStdoutIsReportedByWhatOnlyPrints) {
+  for (const std::vector<std::string>& args :
+       std::vector<std::vector<std::string>>{{"--help"}, {"--version"}, {"--dry-run"}, {"env"}}) {
+    const CommandResult result = run_command(args, {.stdout_kind = Stdout::kFull});
+    EXPECT_EQ(result.exit_code, 6) << args.front();
+    EXPECT_THAT(result.err, HasSubstr("stdout: not written"));
+  }
+}
+
 // Class 26: stdout closed, in each of the ways that happens.
 TEST(ExitCode, Class26AGoneReaderLosesNoResultThatIsKeptElsewhere) {
   const ScratchFolder folder;
@@ -318,6 +331,28 @@ TEST(ExitCode, Class25ASingleSampleIsLabelledNoisy) {
   EXPECT_TRUE(nlohmann::json::parse(result.out)["noisy"].get<bool>()) << result.out;
 }
 
+// More threads than CPUs: all samples are late alike, and only the scheduler knows.
+TEST(ExitCode, Class25ThreadsThatWaitForACpuAreLabelled) {
+  std::ifstream schedstat("/proc/self/schedstat");
+  if (std::string run; !(schedstat >> run) || run == "0") {
+    GTEST_SKIP() << "this system does not count waiting";
+  }
+  const unsigned threads = std::min(4 * std::thread::hardware_concurrency(), 1024U);
+  const CommandResult result =
+      run_command(small_run({"--batch-sizes", "32", "--schemes", "nvfp4", "--threads",
+                             std::to_string(threads), "-o", "jsonl"}));
+  ASSERT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_THAT(nlohmann::json::parse(result.out)["noise"].get<std::string>(),
+              HasSubstr("of the time for a CPU"));
+}
+
+TEST(ExitCode, ThreadsThatOpenMpWouldNotStartAreRefused) {
+  const CommandSetup limited = {.environment = {{"OMP_THREAD_LIMIT", "1"}}};
+  expect_refused(run_command({"--threads", "2"}, limited), 2, "OMP_THREAD_LIMIT is 1");
+  const CommandResult plan = run_command({"list", "backends", "--backend", "cpu"}, limited);
+  EXPECT_THAT(plan.out, HasSubstr(", 1 thread\n"));
+}
+
 TEST(ExitCode, WhatIsNoJournalIsNotResumed) {
   const ScratchFolder folder;
   for (const char* text : {"not a journal\n", "{\"schema_version\":99,\"tool\":\"moebench\"}\n",
@@ -327,6 +362,32 @@ TEST(ExitCode, WhatIsNoJournalIsNotResumed) {
     expect_refused(result, 2, folder.file("j"));
     EXPECT_EQ(read_text(folder.file("j")), text) << "was written to";
   }
+}
+
+TEST(ExitCode, AReportDoesNotReplaceTheJournalOrTraceOfItsOwnRun) {
+  const ScratchFolder folder;
+  const std::string file = folder.file("r.jsonl");
+  for (const char* const flag : {"--journal", "--resume"}) {
+    expect_refused(run_command(small_run({"--out", file, flag, file})), 2, "is the file of");
+  }
+  std::ofstream(file) << "0 1 2 3 4 5 6 7\n";
+  const std::string roundabout = (folder.path() / "." / "r.jsonl").string();
+  expect_refused(run_command(small_run(
+                     {"--batch-sizes", "1", "--out", roundabout, "--routing", "trace:" + file})),
+                 2, "is the file of --routing trace");
+  EXPECT_EQ(read_text(file), "0 1 2 3 4 5 6 7\n");
+}
+
+TEST(ExitCode, AReportIsNotTakenForAJournal) {
+  const ScratchFolder folder;
+  std::ofstream(folder.file("r.json")) << "{\n \"schema_version\": 1,\n";
+  expect_refused(run_command(small_run({"--resume", folder.file("r.json")})), 2,
+                 "the FILE.journal of an --out FILE");
+}
+
+TEST(ExitCode, ARoutingThatNoTokenCanHaveIsRefusedBeforeAnythingIsBuilt) {
+  expect_refused(run_command({"--models", "qwen3-30b-a3b", "--routing", "hot:9@0.5", "--quiet"}), 2,
+                 "9 hot experts; they must lie in 1..8");
 }
 
 TEST(ExitCode, AnUnfinishedJournalIsNotMixedWithANewRun) {

@@ -85,6 +85,21 @@ TEST(Checking, HonoursModelsAndBatchSizes) {
               AllOf(HasSubstr("E=8 top-8 K=2048 N=768"), HasSubstr("2 passed, 0 failed")));
 }
 
+TEST(Checking, SkipsWhatDoesNotFitAndEndsWithFive) {
+  const CommandResult result =
+      run_command({"check", "--models", "qwen3-30b-a3b", "--limit-num-groups", "8", "--batch-sizes",
+                   "1", "100000000", "--schemes", "nvfp4", "--isa", "portable"});
+  EXPECT_EQ(result.exit_code, 5) << result.out;
+  EXPECT_THAT(result.out, AllOf(HasSubstr("100000000 tokens need"),
+                                HasSubstr("2 passed, 0 failed, 2 skipped")));
+}
+
+TEST(Listing, BackendsAreThoseAskedFor) {
+  const nlohmann::json backends = parse({"list", "backends", "--backend", "cpu", "--json"});
+  ASSERT_EQ(backends.size(), 1U);
+  EXPECT_EQ(backends[0]["name"], "cpu");
+}
+
 TEST(Listing, AFullStdoutIsReported) {
   EXPECT_EQ(run_command({"list", "models"}, {.stdout_kind = Stdout::kFull}).exit_code, 6);
 }

@@ -221,15 +221,24 @@ TEST_P(BadCommandLine, IsRefusedWithTheFlagAndValue) {
 INSTANTIATE_TEST_SUITE_P(
     Options, BadCommandLine,
     testing::Values(
-        BadArgs{"MissingValue", {"--seed"}, "--seed"},
-        BadArgs{"MissingList", {"--batch-sizes"}, "--batch-sizes"},
-        BadArgs{"TwoValues", {"--seed", "1", "--seed", "2"}, "--seed"},
+        BadArgs{"MissingValue", {"--seed"}, "--seed: no value given"},
+        BadArgs{"MissingList", {"--batch-sizes"}, "--batch-sizes: no value given"},
+        BadArgs{"FlagForAValue", {"--out", "--quiet"}, "--out: no value given, --quiet follows"},
+        BadArgs{"FlagForAListsValue",
+                {"--batch-sizes", "--dry-run"},
+                "--batch-sizes: no value given, --dry-run follows"},
+        BadArgs{"ShortFlagForAValue", {"--journal", "-q"}, "--journal: no value given, -q follows"},
+        BadArgs{"TwoValues", {"--seed", "1", "--seed", "2"}, "--seed: given more than once"},
         BadArgs{"StrayWord", {"--seed", "1", "2"}, "2: unexpected argument"},
         BadArgs{"SeedOverflow", {"--seed", "18446744073709551616"}, "'18446744073709551616'"},
         BadArgs{
             "BatchOverflow", {"--batch-sizes", "18446744073709551616"}, "'18446744073709551616'"},
         BadArgs{"NegativeBatch", {"--batch-sizes", "-4"}, "'-4'"},
-        BadArgs{"ZeroTp", {"--tp-sizes", "0"}, "'0'"},
+        BadArgs{"ZeroTp", {"--tp-sizes", "0"}, "'0' is out of range; use 1 to 1048576"},
+        BadArgs{"NoNumber", {"--tp-sizes", "two"}, "'two' is no whole number from 1 to 1048576"},
+        BadArgs{"PieceOfARange",
+                {"--batch-sizes", "1:64:x1"},
+                "--batch-sizes: range '1:64:x1': '1' is out of range"},
         BadArgs{"ZeroExperts", {"--limit-num-groups", "0"}, "'0'"},
         BadArgs{"NotABool", {"--limit-per-out-ch", "2"}, "'2'"},
         BadArgs{"TooManyThreads", {"--threads", "100000"}, "'100000'"},
@@ -242,7 +251,13 @@ INSTANTIATE_TEST_SUITE_P(
         BadArgs{"BadFormat", {"--format", "xml"}, "'xml'"},
         BadArgs{"BadAct", {"--act", "fp8"}, "'fp8'"},
         BadArgs{"BadColor", {"--color", "red"}, "'red'"},
-        BadArgs{"EmptyOut", {"--out", ""}, "--out"},
+        BadArgs{"EmptyOut", {"--out", ""}, "--out: empty; name a file"},
+        BadArgs{"EmptyIsa", {"--isa", ""}, "--isa: empty; name an ISA"},
+        BadArgs{"EmptyBaseline", {"--baseline", ""}, "name a kernel or a scheme"},
+        BadArgs{"CheckWithNothingToFilter",
+                {"check", "--limit-num-groups", "8"},
+                "--limit-num-groups: check's own shapes have none"},
+        BadArgs{"CheckWithNothingToRoute", {"check", "--routing", "single"}, "add --batch-sizes"},
         BadArgs{"NoModel", {"--models", ","}, "--models"},
         BadArgs{"Newline", {"--seed", "1\n2"}, "--seed"}),
     [](const testing::TestParamInfo<BadArgs>& test) { return test.param.name; });
@@ -256,6 +271,24 @@ TEST(Options, HelpIsShortAndGrouped) {
     EXPECT_THAT(help.text, HasSubstr(part));
   }
   EXPECT_THAT(parse_command_line({"check", "--help"}).text, testing::Not(HasSubstr("--stop")));
+}
+
+TEST(Options, HelpTellsEachCommandsOwnDefaults) {
+  const std::string run = parse_command_line({"--help"}).text;
+  const std::string check = parse_command_line({"check", "--help"}).text;
+  EXPECT_THAT(run, AllOf(HasSubstr("Usage: moebench [OPTIONS]"), HasSubstr("(4 8 16 ... 2048)"),
+                         HasSubstr("per tensor or both (0)"), HasSubstr("type (fp16)")));
+  EXPECT_THAT(check, AllOf(HasSubstr("Usage: moebench check [OPTIONS]"), HasSubstr("(0 to 48;"),
+                           HasSubstr("per tensor or both (0 1)"), HasSubstr("type (both;")));
+  EXPECT_THAT(parse_command_line({"list", "--help"}).text, HasSubstr("Usage: moebench list"));
+}
+
+TEST(Options, WhatCheckNeedsModelsForIsTakenWithThem) {
+  const Invocation check = parse_command_line({"check", "--models", "mixtral-8x7b", "--tp-sizes",
+                                               "2", "--routing", "single", "--act", "bf16"});
+  EXPECT_THAT(check.run.tp_sizes, ElementsAre(2));
+  EXPECT_TRUE(check.given.act);
+  EXPECT_FALSE(parse_command_line({"check"}).given.act);
 }
 
 TEST(Options, VersionNamesTheTool) {

@@ -146,6 +146,7 @@ TEST(RunOutput, ResumeSkipsFinishedCasesAndGoesOnInTheJournal) {
   ASSERT_EQ(lines.size(), 2U);
   EXPECT_EQ(Json::parse(lines[0])["median_s"].get<double>(), median);  // not measured again
   EXPECT_EQ(lines_of(read_text(journal)).size(), 3U);                  // header and two cases
+  EXPECT_THAT(second.err, AllOf(HasSubstr("note: cases taken from "), HasSubstr("written: 1\n")));
 }
 
 TEST(RunOutput, NumbersHaveADecimalPointInEveryLocale) {

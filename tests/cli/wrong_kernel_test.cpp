@@ -112,6 +112,39 @@ TEST(WrongKernel, CheckFailsAWrongOneWithCoordinatesAndSeed) {
                          HasSubstr("FAIL cpu/portable spoilt_moe_fp4"), HasSubstr("seed 0")));
 }
 
+TEST(WrongKernel, CheckOfAModelTakesTheSchemesThatABackendHas) {
+  const OpenMachine fp8_only = [](const RunOptions&) {
+    Machine machine;
+    machine.chosen = {{.name = "cpu", .available = Support::yes(), .detail = "one scheme"}};
+    machine.kernels.push_back(tampered_cpu_kernel(Scheme::kFp8, "sound_moe_fp8"));
+    return machine;
+  };
+  const auto checked = [&](std::vector<std::string> more, int expected_exit) {
+    std::vector<std::string> args = {
+        "check",     "--models", "mixtral-8x7b", "--tp-sizes", "128", "--batch-sizes", "1",
+        "--threads", "1",        "--isa",        "portable"};
+    args.insert(args.end(), more.begin(), more.end());
+    testing::internal::CaptureStdout();
+    testing::internal::CaptureStderr();
+    Console console(Verbosity::kQuiet, ColorMode::kNever);
+    EXPECT_EQ(check(parse_command_line(args), console, fp8_only), expected_exit);
+    (void)testing::internal::GetCapturedStderr();
+    return testing::internal::GetCapturedStdout();
+  };
+  EXPECT_THAT(checked({}, 0), HasSubstr("8 passed, 0 failed, 0 skipped"));
+  EXPECT_THAT(checked({"--schemes", "nvfp4"}, 4),
+              HasSubstr("SKIP cpu/portable: no kernel for the schemes asked for"));
+}
+
+TEST(WrongKernel, CheckEndsWithFiveWhereMemoryRunsOut) {
+  Tampering tampering;
+  tampering.on_pack = [] { fail(ErrorCode::kOutOfMemory, "memory: the system refused 1 byte"); };
+  std::string out;
+  EXPECT_EQ(check_exit(tampering, out), 5);
+  EXPECT_THAT(out, AllOf(HasSubstr("0 passed, 0 failed"), HasSubstr("SKIP cpu/portable spoilt"),
+                         HasSubstr("the system refused 1 byte")));
+}
+
 TEST(WrongKernel, CheckFailsOneThatDoesNotRepeatItself) {
   Tampering tampering;
   tampering.after_run = [](std::span<std::uint16_t> y, int run) {

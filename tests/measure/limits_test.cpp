@@ -7,6 +7,7 @@
 
 #include <filesystem>
 #include <fstream>
+#include <limits>
 #include <string>
 
 namespace moebench {
@@ -162,6 +163,17 @@ TEST_F(LimitsTest, KeyValuesKeepTheFirstOfARepeatedKey) {
   EXPECT_EQ(values.at("processor"), "0");
   EXPECT_EQ(values.at("model name"), "X");
   EXPECT_EQ(values.size(), 2U);
+}
+
+TEST(Threads, StayWithinCpusQuotaAndLimit) {
+  constexpr int kNoLimit = std::numeric_limits<int>::max();
+  EXPECT_EQ(threads_within(8, std::nullopt, kNoLimit), 8);
+  EXPECT_EQ(threads_within(64, 4.0, kNoLimit), 4);
+  EXPECT_EQ(threads_within(64, 2.5, kNoLimit), 2);
+  EXPECT_EQ(threads_within(64, 0.25, kNoLimit), 1);
+  EXPECT_EQ(threads_within(8, 1e18, kNoLimit), 8);
+  EXPECT_EQ(threads_within(8, 6.0, 3), 3);
+  EXPECT_EQ(threads_within(8, std::nullopt, 0), 1);
 }
 
 }  // namespace

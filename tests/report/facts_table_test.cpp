@@ -95,6 +95,16 @@ TEST(FactsTable, LeavesCellsWithoutANumberEmpty) {
   EXPECT_THAT(text, Not(HasSubstr("inf")));
 }
 
+TEST(FactsTable, OneSampleHasNoInterval) {
+  CaseResult r = test::timed_result();
+  r.samples_s.resize(1);
+  r.baseline = "another";
+  r.speedup = r.speedup_low = r.speedup_high = 1.25;
+  r.ci_low_s = r.ci_high_s = r.median_s;
+  EXPECT_THAT(render_facts(std::vector{r}), HasSubstr("  1.25  "));
+  EXPECT_THAT(render_facts(std::vector{r}), Not(HasSubstr("..")));
+}
+
 TEST(FactsTable, ListsWhatDidNotRunWithItsReason) {
   CaseResult failed = test::timed_result();
   failed.samples_s.clear();

@@ -196,6 +196,12 @@ TEST_P(HostileName, SurvivesJson) {
             document.at("results").at(0).at("model").get<std::string>());
 }
 
+TEST(Markdown, OneSampleHasNoInterval) {
+  CaseResult r = test::timed_result();
+  r.samples_s.resize(1);
+  EXPECT_EQ(to_markdown(report_of({r})).find(".."), std::string::npos);
+}
+
 TEST(JsonLine, RefusesDeepNestingQuickly) {
   constexpr std::size_t kDepth = 100'000;
   const std::string deep = std::string(kDepth, '[') + std::string(kDepth, ']');
