@@ -110,6 +110,38 @@ TEST_P(CudaScaleDivider, GivesTheCodesOfIeeeDivision) {
 INSTANTIATE_TEST_SUITE_P(Types, CudaScaleDivider, ::testing::Values(ActType::kFp16, ActType::kBf16),
                          [](const auto& type) { return name_of(type.param); });
 
+TEST(CudaQuantize, SixthsAreThoseOfIeeeDivision) {
+  for (const std::uint16_t half : finite_halves(ActType::kFp16)) {
+    const float amax = std::fabs(decode_fp16(half));
+    ASSERT_EQ(bits_of(sixth_of<true>(amax)), bits_of(amax / 6.0F)) << amax;
+  }
+  for (const std::uint16_t half : finite_halves(ActType::kBf16)) {
+    const float amax = std::fabs(decode_bf16(half));
+    ASSERT_EQ(bits_of(sixth_of<false>(amax)), bits_of(amax / 6.0F)) << amax;
+  }
+  const float infinity = std::numeric_limits<float>::infinity();
+  EXPECT_EQ(sixth_of<true>(infinity), infinity);
+  EXPECT_EQ(sixth_of<false>(infinity), infinity);
+}
+
+TEST(CudaQuantize, QuotientsOfE4m3ScalesAreThoseOfIeeeDivision) {
+  // From a reciprocal that is off by an ulp or two, as the device's is before its one step.
+  std::mt19937_64 random(5);
+  for (std::uint8_t code = 1; code < 0x7F; ++code) {
+    const float scale = decode_e4m3(code);
+    for (int i = 0; i < 2000; ++i) {
+      const float fraction = std::uniform_real_distribution<float>(1.0F, 2.0F)(random);
+      const float global_scale = std::ldexp(fraction, static_cast<int>(random() % 180) - 90);
+      ASSERT_TRUE(divides_by_reciprocal(global_scale));
+      const float near = float_of(bits_of(1.0F / scale) + static_cast<std::uint32_t>(i % 5) - 2);
+      const float reciprocal = std::fma(std::fma(-scale, near, 1.0F), near, near);
+      ASSERT_EQ(reciprocal, 1.0F / scale) << scale;
+      ASSERT_EQ(refined_quotient(global_scale, scale, reciprocal), global_scale / scale)
+          << global_scale << " / " << scale;
+    }
+  }
+}
+
 TEST(CudaQuantize, QuantizesNvfp4BlocksAsQuantDoes) {
   std::mt19937_64 random(3);
   std::normal_distribution<float> normal(0.0F, 1.0F);

@@ -424,10 +424,9 @@ class Consumer {
 #pragma unroll
     for (int round = 0; round < kRounds; ++round) {
       const float2 largest = widen_pair<type>(amax[round]);
-      const float2 scale = {e4m3_round(global_scale * __fdiv_rn(largest.x, 6.0F)),
-                            e4m3_round(global_scale * __fdiv_rn(largest.y, 6.0F))};
-      factor[round] = {scale.x == 0.0F ? 0.0F : __fdiv_rn(global_scale, scale.x),
-                       scale.y == 0.0F ? 0.0F : __fdiv_rn(global_scale, scale.y)};
+      const float2 scale = {nvfp4_scale_of<type>(largest.x, global_scale),
+                            nvfp4_scale_of<type>(largest.y, global_scale)};
+      factor[round] = {nvfp4_factor(global_scale, scale.x), nvfp4_factor(global_scale, scale.y)};
       scales[round] = round_pair<type>(scale.x, scale.y);
     }
 #pragma unroll
@@ -468,19 +467,26 @@ class Consumer {
       for (int other = 0; other < kConsumerWarps; ++other) {
         amax = fmaxf(amax, exchange_[other * kMaxTileTokens + threadIdx.x]);
       }
-      const float scale = fp8_scale(amax);
+      const float scale = fp8_scale_of(amax);
       exchange_[threadIdx.x] = scale;
+      exchange_[kMaxTileTokens + threadIdx.x] = ScaleDivider::reciprocal_of(scale);
       if (static_cast<int>(threadIdx.x) < tile.valid_rows) scales[threadIdx.x] = scale;
     }
     ptx::named_barrier(kAllConsumers, kConsumerThreads);
 #pragma unroll
     for (int i = 0; i < N / 8; ++i) {
-      const float2 scale = *reinterpret_cast<const float2*>(exchange_ + i * 8 + first_token());
+      const float* const of_token = exchange_ + i * 8 + first_token();
+      const float2 scale = *reinterpret_cast<const float2*>(of_token);
+      const float2 reciprocal = *reinterpret_cast<const float2*>(of_token + kMaxTileTokens);
+      const bool proper = reciprocal.x == 0.0F || reciprocal.y == 0.0F;
 #pragma unroll
       for (int block = 0; block < kGroupBlocks; ++block) {
         const float2 value = widen_pair<type>(h[block][i]);
-        h[block][i] = round_pair<HalfType::kFp16>(e4m3_round(__fdiv_rn(value.x, scale.x)),
-                                                  e4m3_round(__fdiv_rn(value.y, scale.y)));
+        const float2 quotient =
+            proper ? float2{__fdiv_rn(value.x, scale.x), __fdiv_rn(value.y, scale.y)}
+                   : float2{ScaleDivider::refined_twice(value.x, scale.x, reciprocal.x),
+                            ScaleDivider::refined_twice(value.y, scale.y, reciprocal.y)};
+        h[block][i] = ptx::e4m3_to_fp16(ptx::e4m3_pair(quotient.x, quotient.y));
       }
     }
   }

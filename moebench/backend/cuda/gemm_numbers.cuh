@@ -6,6 +6,7 @@
 
 #include "moebench/backend/cuda/gemm.h"
 #include "moebench/backend/cuda/ptx.cuh"
+#include "moebench/backend/cuda/quantize.h"
 
 namespace moebench::cuda {
 
@@ -38,10 +39,25 @@ __device__ __forceinline__ float e4m3_round(float x) {
   return __half2float(__ushort_as_half(static_cast<std::uint16_t>(pair)));
 }
 
-/// As in quant/fp8.h: amax / 448, never rounded to 0; 1 for amax 0.
-__device__ __forceinline__ float fp8_scale(float amax) {
-  if (amax == 0.0F) return 1.0F;
-  return fmaxf(__fdiv_rn(amax, 448.0F), 1.401298464e-45F);
+/// The NVFP4 scale of values with magnitudes up to `amax`, as in quant/nvfp4.h.
+template <HalfType type>
+__device__ __forceinline__ float nvfp4_scale_of(float amax, float global_scale) {
+  return e4m3_round(global_scale * sixth_of<type == HalfType::kFp16>(amax));
+}
+/// What the values are multiplied with then: global_scale / scale, rounded to nearest; 0 for 0. A
+/// division proper asks about its operands, takes a slow path for zeros, and none is begun before
+/// the one before has ended. The reciprocal of a number of four bits is rounded to nearest after
+/// one step, and with it the quotient.
+__device__ __forceinline__ float nvfp4_factor(float global_scale, float scale) {
+  float factor;
+  if (divides_by_reciprocal(global_scale)) {
+    const float near = ptx::reciprocal_approximate(scale);
+    factor =
+        refined_quotient(global_scale, scale, __fmaf_rn(__fmaf_rn(-scale, near, 1.0F), near, near));
+  } else {
+    factor = __fdiv_rn(global_scale, scale);
+  }
+  return scale == 0.0F ? 0.0F : factor;
 }
 
 /// Nearest E2M1 value, ties to the even code, saturating at 6. Adding 2^22 times the power of two

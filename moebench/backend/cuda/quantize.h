@@ -130,6 +130,25 @@ MOEBENCH_HOST_DEVICE inline float e4m3_value(std::uint32_t code) {
   return multiply(float_of(code << 20), 0x1p120F);
 }
 
+/// So far from the ends of the exponent range that neither a quotient that counts nor its remainder
+/// is subnormal or too large.
+MOEBENCH_HOST_DEVICE inline bool divides_by_reciprocal(float x) {
+  return x >= 0x1p-90F && x <= 0x1p90F;
+}
+/// x / d, rounded to nearest, from the reciprocal rounded to nearest: by the exact remainder.
+MOEBENCH_HOST_DEVICE inline float refined_quotient(float x, float d, float reciprocal) {
+  const float quotient = multiply(x, reciprocal);
+  return fused(fused(-d, quotient, x), reciprocal, quotient);
+}
+/// amax / 6 for a magnitude of 16 bits, as IEEE division has it; infinity stays.
+template <bool kFp16>
+MOEBENCH_HOST_DEVICE inline float sixth_of(float amax) {
+  if (!kFp16 && amax > 0.0F && amax < 0x1p-90F) return divide(amax, kLargestE2m1);
+  return bits_of(amax) == kFloatExponent
+             ? amax
+             : refined_quotient(amax, kLargestE2m1, 1.0F / kLargestE2m1);
+}
+
 /// The scale of 16 values with magnitudes up to `amax`: its E4M3 code, its value, and what the
 /// values are multiplied with before they are rounded to E2M1.
 struct Nvfp4Scale {
@@ -164,24 +183,27 @@ MOEBENCH_HOST_DEVICE inline float nvfp4_global_scale_of(float amax) {
 /// divided by as they are.
 class ScaleDivider {
  public:
-  MOEBENCH_HOST_DEVICE explicit ScaleDivider(float scale)
-      : scale_(scale), refined_(scale >= 0x1p-90F && scale <= 0x1p90F) {
-    reciprocal_ = refined_ ? divide(1.0F, scale) : 0.0F;
-    largest_ = kSaturated * scale;
+  /// 0: scales are divided by as they are.
+  MOEBENCH_HOST_DEVICE static float reciprocal_of(float scale) {
+    return divides_by_reciprocal(scale) ? divide(1.0F, scale) : 0.0F;
   }
+  MOEBENCH_HOST_DEVICE static float refined_twice(float x, float scale, float reciprocal) {
+    const float quotient = refined_quotient(x, scale, reciprocal);
+    return fused(fused(-scale, quotient, x), reciprocal, quotient);
+  }
+
+  MOEBENCH_HOST_DEVICE explicit ScaleDivider(float scale)
+      : scale_(scale), reciprocal_(reciprocal_of(scale)), largest_(kSaturated * scale) {}
   [[nodiscard]] MOEBENCH_HOST_DEVICE float operator()(float x) const {
-    if (!refined_) return divide(x, scale_);
+    if (reciprocal_ == 0.0F) return divide(x, scale_);
     const float magnitude = clamped_magnitude(x, largest_);
-    float quotient = multiply(magnitude, reciprocal_);
-    quotient = fused(fused(-scale_, quotient, magnitude), reciprocal_, quotient);
-    quotient = fused(fused(-scale_, quotient, magnitude), reciprocal_, quotient);
+    const float quotient = refined_twice(magnitude, scale_, reciprocal_);
     return float_of(bits_of(quotient) | (bits_of(x) & kFloatSign));
   }
 
  private:
   static constexpr float kSaturated = 1024.0F;  ///< a quotient that becomes 448 whatever it is
   float scale_;
-  bool refined_;
   float reciprocal_;
   float largest_;
 };
