@@ -1,7 +1,7 @@
 // What the parts of a grouped GEMM that nothing can leave out take on this device when they run for
 // seconds, at its power limit if they reach it: reading packed NVFP4 weights through the ring, and
-// multiplying, alone and together. No expansion, no tokens from memory, no epilogue. Needs a device,
-// so it is no part of the test suite: device_floor; a line for each size of tile.
+// multiplying, alone and together. No expansion, no tokens from memory, no epilogue. Needs a
+// device, so it is no part of the test suite: device_floor; a line for each size of tile.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -147,9 +147,9 @@ Floor measure(const FloorArgs& args, int grid) {
                "reading the clocks");
     const double seconds = seconds_between(begin.get(), end.get()) / kLaunches;
     const double chunks = static_cast<double>(args.chunks) * grid;
-    runs.push_back({seconds * 1e6 * static_cast<double>(kLayerChunks) / chunks,
-                    static_cast<double>(*std::max_element(clocks.begin(), clocks.end())) /
-                        seconds * 1e-6});
+    runs.push_back(
+        {seconds * 1e6 * static_cast<double>(kLayerChunks) / chunks,
+         static_cast<double>(*std::max_element(clocks.begin(), clocks.end())) / seconds * 1e-6});
   }
   // The second half: the clock has come to rest.
   std::vector<Floor> late(runs.begin() + static_cast<std::ptrdiff_t>(runs.size() / 2), runs.end());

@@ -35,13 +35,13 @@ inline constexpr float kActivationFactor = 0x1p96F;
 inline constexpr float kSumFactor = 0x1p16F;
 
 // Crossovers measured on two cores of a Xeon with AMX (family 6, model 207), 2026-11-23; see
-// docs/CPU_KERNELS.md. Before expansion and products were in turn, which favours tiles.
+// docs/CPU_KERNELS.md.
 
-/// W4A4 up to this many tokens in integers instead of tiles: 45 ms against 50 at 8 tokens an
-/// expert, 96 against 66 at 16.
-inline constexpr int kIntegerTokens = 8;
-/// FP16 tokens and NVFP4 weights up to this many in FP32 instead of two products of tiles: 42 ms
-/// against 76 at 1 token an expert, 51 against 50 at 2.
+/// W4A4 up to this many tokens in integers instead of tiles: 53 ms against 52 at 6 tokens an
+/// expert, 64 against 54 at 8.
+inline constexpr int kIntegerTokens = 6;
+/// FP16 tokens and NVFP4 weights up to this many in FP32 instead of two products of tiles: 48 ms
+/// against 61 at 1 token an expert, 60 against 59 at 2.
 inline constexpr int kFp32Tokens = 1;
 /// Of 2 MB of second-level cache: what the tokens of an expert may take while expanded slabs pass.
 inline constexpr std::int64_t kCachedOperandBytes = std::int64_t{1} << 20;

@@ -270,7 +270,9 @@ void Forward::enqueue(const DeviceArrays& arrays, cudaStream_t stream, PhaseMark
   route.pairs = sizes_.pairs;
   route.experts = shape.num_experts;
   route.tile_set = TileSet::kSmall;
-  route.large_if_cheaper = sizes_.tiles == GemmTiles::kBoth;
+  // fp8-block's loops for large tiles now and then give other bits: docs/CUDA_KERNELS.md.
+  route.large_if_cheaper =
+      sizes_.tiles == GemmTiles::kBoth && problem_.scheme.scheme != Scheme::kFp8Block;
   route.header = &plan->header;
   route.entries = entries_.as<ExpertTiles>();
   route.row_pair = row_pair_.as<std::int32_t>();

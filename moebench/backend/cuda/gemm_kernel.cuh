@@ -303,10 +303,37 @@ class Consumer {
         projection == Projection::kGateUp ? 2 * args_.intermediate : args_.hidden;
     return args_.weight_scale[tile.expert * rows + weight_row(tile, block, upper)];
   }
-  __device__ __forceinline__ float token_scale(std::int64_t row) const {
-    if constexpr (kind != WeightKind::kFp8) return 1.0F;
-    return args_.token_scale[args_.per_token ? row : 0];
+  /// What belongs to the tokens of a tile is read at once, by one lane each, instead of token after
+  /// token: lane l has that of the tokens l, l + 32, ...
+  template <int N>
+  static constexpr int kLaneTokens = (N + 31) / 32;
+  __device__ __forceinline__ static int row_of_lane(const TileSlot& tile, int round) {
+    const int token = round * 32 + ptx::known_here(static_cast<int>(threadIdx.x)) % 32;
+    return tile.first_row + min(token, tile.valid_rows - 1);
   }
+  template <int N>
+  class TokenScales {
+   public:
+    __device__ __forceinline__ TokenScales(const GemmArgs& args, const TileSlot& tile) {
+      if constexpr (kind == WeightKind::kFp8) {
+#pragma unroll
+        for (int round = 0; round < kLaneTokens<N>; ++round) {
+          of_lane_[round] = args.token_scale[args.per_token ? row_of_lane(tile, round) : 0];
+        }
+      }
+    }
+    /// `i`: token / 8, known to the compiler.
+    __device__ __forceinline__ float of(int i, int token) const {
+      if constexpr (kind == WeightKind::kFp8) {
+        return __shfl_sync(kAllLanes, of_lane_[i / 4], token % 32);
+      } else {
+        return 1.0F;
+      }
+    }
+
+   private:
+    float of_lane_[kLaneTokens<N>];
+  };
 
   /// h of the thread's column of each block: one pair of 16-bit numbers for the tokens i * 8 +
   /// first_token() + {0, 1}.
@@ -317,33 +344,33 @@ class Consumer {
 
   template <int N>
   __device__ __forceinline__ void activate(const TileSlot& tile, int block,
+                                           const TokenScales<N>& token_scales,
                                            const BlockSums<N>& sums, BlockHidden<N>& h) const {
-    const bool padding = block_of(tile, block) >= args_.geometry.blocks;
+    // Not a condition that the compiler knows: it would branch around each token's numbers, and
+    // none would be begun before the one before has ended.
+    const auto existing = static_cast<std::uint32_t>(
+        ptx::known_here(block_of(tile, block) < args_.geometry.blocks ? -1 : 0));
     const float gate_scale = weight_scale(tile, block, 0);
     const float up_scale = weight_scale(tile, block, 1);
 #pragma unroll
     for (int i = 0; i < N / 8; ++i) {
-      float2 scale = {1.0F, 1.0F};
-      if constexpr (kind == WeightKind::kFp8) {
-        const int last = tile.valid_rows - 1;
-        const int token = i * 8 + first_token();
-        scale = {token_scale(tile.first_row + min(token, last)),
-                 token_scale(tile.first_row + min(token + 1, last))};
-      }
+      const int token = i * 8 + first_token();
+      const float2 scale = {token_scales.of(i, token), token_scales.of(i, token + 1)};
       const float2 gate = widen_pair<type>(round_pair<type>(
           sums[i * 4] * (gate_scale * scale.x), sums[i * 4 + 1] * (gate_scale * scale.y)));
       const float2 up = widen_pair<type>(round_pair<type>(sums[i * 4 + 2] * (up_scale * scale.x),
                                                           sums[i * 4 + 3] * (up_scale * scale.y)));
-      h[i] = padding ? 0 : round_pair<type>(silu(gate.x) * up.x, silu(gate.y) * up.y);
+      h[i] = existing & round_pair<type>(silu(gate.x) * up.x, silu(gate.y) * up.y);
     }
   }
 
   template <int N>
   __device__ __forceinline__ void finish_gate_up(const TileSlot& tile, const Sums<N>& sums) {
     Hidden<N> h;
+    const TokenScales<N> token_scales(args_, tile);
 #pragma unroll
     for (int block = 0; block < kGroupBlocks; ++block)
-      activate<N>(tile, block, sums[block], h[block]);
+      activate<N>(tile, block, token_scales, sums[block], h[block]);
     if constexpr (kind == WeightKind::kNvfp4) {
       if (args_.hidden_output == HiddenOutput::kNvfp4) quantize_nvfp4<N>(tile, h);
     } else if constexpr (kind == WeightKind::kFp8Block) {
@@ -421,13 +448,21 @@ class Consumer {
     const float global_scale = args_.hidden_global_scale[tile.expert];
     float2 factor[kRounds];
     std::uint32_t scales[kRounds];
+    const auto find_factors = [&](auto divide) {
 #pragma unroll
-    for (int round = 0; round < kRounds; ++round) {
-      const float2 largest = widen_pair<type>(amax[round]);
-      const float2 scale = {nvfp4_scale_of<type>(largest.x, global_scale),
-                            nvfp4_scale_of<type>(largest.y, global_scale)};
-      factor[round] = {nvfp4_factor(global_scale, scale.x), nvfp4_factor(global_scale, scale.y)};
-      scales[round] = round_pair<type>(scale.x, scale.y);
+      for (int round = 0; round < kRounds; ++round) {
+        const float2 largest = widen_pair<type>(amax[round]);
+        const float2 scale = {nvfp4_scale_of<type>(largest.x, global_scale),
+                              nvfp4_scale_of<type>(largest.y, global_scale)};
+        factor[round] = {divide(global_scale, smallest_for_zero(scale.x)),
+                         divide(global_scale, smallest_for_zero(scale.y))};
+        scales[round] = round_pair<type>(scale.x, scale.y);
+      }
+    };
+    if (divides_by_reciprocal(global_scale)) {
+      find_factors([](float x, float scale) { return divide_by_e4m3(x, scale); });
+    } else {
+      find_factors([](float x, float scale) { return __fdiv_rn(x, scale); });
     }
 #pragma unroll
     for (int i = 0; i < N / 8; ++i) {
@@ -478,7 +513,8 @@ class Consumer {
       const float* const of_token = exchange_ + i * 8 + first_token();
       const float2 scale = *reinterpret_cast<const float2*>(of_token);
       const float2 reciprocal = *reinterpret_cast<const float2*>(of_token + kMaxTileTokens);
-      const bool proper = reciprocal.x == 0.0F || reciprocal.y == 0.0F;
+      // In FP16 no scale is so large or small, but that of infinity, which makes a NaN anyway.
+      const bool proper = type == HalfType::kBf16 && (reciprocal.x == 0.0F || reciprocal.y == 0.0F);
 #pragma unroll
       for (int block = 0; block < kGroupBlocks; ++block) {
         const float2 value = widen_pair<type>(h[block][i]);
@@ -519,45 +555,44 @@ class Consumer {
       const std::uint32_t got = __shfl_xor_sync(kAllLanes, h[i], 4);
       const std::uint32_t two =
           odd ? __byte_perm(got, h[i], 0x7632) : __byte_perm(h[i], got, 0x5410);
-      if (i * 8 + token < valid) {
-        *reinterpret_cast<std::uint32_t*>(out + i * step) = two;
-        if constexpr (kRows) largest = __vmaxu2(largest, two & 0x7FFF7FFF);
-      }
+      const bool exists = i * 8 + token < valid;
+      ptx::store_if(out + i * step, two, exists);
+      if constexpr (kRows) largest = __vmaxu2(largest, exists ? two & 0x7FFF7FFF : 0);
     }
     return largest;
   }
 
   template <int N>
   __device__ __forceinline__ void finish_down(const TileSlot& tile, const Sums<N>& sums) const {
-    // What belongs to a token is read at once, by one lane each, instead of token after token.
-    constexpr int kRounds = (N + 31) / 32;
     const int valid = tile.valid_rows;
-    std::int32_t pairs[kRounds];
-    float scales[kRounds];
+    const auto hidden = static_cast<std::int32_t>(args_.hidden);
+    const TokenScales<N> token_scales(args_, tile);
+    std::int32_t pairs[kLaneTokens<N>];
 #pragma unroll
-    for (int round = 0; round < kRounds; ++round) {
-      const int row = tile.first_row + min(round * 32 + ptx::known_here(thread_) % 32, valid - 1);
-      pairs[round] = args_.row_pair[row];
-      scales[round] = token_scale(row);
-    }
+    for (int round = 0; round < kLaneTokens<N>; ++round)
+      pairs[round] = args_.row_pair[row_of_lane(tile, round)];
+    float2 scale[kGroupBlocks];  // of the rows, which are neighbouring columns
+    int column[kGroupBlocks];
 #pragma unroll
     for (int block = 0; block < kGroupBlocks; ++block) {
-      const float scale0 = weight_scale(tile, block, 0);
-      const float scale1 = weight_scale(tile, block, 1);
-      const int column = block_of(tile, block) * kBlockRows + warp() * 16 + row_pair() * 2;
-      std::uint16_t* out = args_.pair_out + column;
+      scale[block] = {weight_scale(tile, block, 0), weight_scale(tile, block, 1)};
+      column[block] = block_of(tile, block) * kBlockRows + warp() * 16 + row_pair() * 2;
+    }
 #pragma unroll
-      for (int i = 0; i < N / 8; ++i) {
-        ptx::keep_order();
+    for (int i = 0; i < N / 8; ++i) {
+      ptx::keep_order();
 #pragma unroll
-        for (int t = 0; t < 2; ++t) {
-          const int token = i * 8 + first_token() + t;
-          const std::int64_t pair = __shfl_sync(kAllLanes, pairs[i / 4], token % 32);
-          const float scale = __shfl_sync(kAllLanes, scales[i / 4], token % 32);
-          if (token >= valid || column >= args_.hidden) continue;
-          *reinterpret_cast<std::uint32_t*>(out + pair * args_.hidden) =
-              round_pair<type>(sums[block][i * 4 + t] * (scale0 * scale),
-                               sums[block][i * 4 + 2 + t] * (scale1 * scale));
+      for (int t = 0; t < 2; ++t) {
+        const int token = i * 8 + first_token() + t;
+        const std::int32_t pair = __shfl_sync(kAllLanes, pairs[i / 4], token % 32);
+        const float of_token = token_scales.of(i, token);
+        std::uint16_t* const row = args_.pair_out + std::int64_t{pair} * hidden;
+#pragma unroll
+        for (int block = 0; block < kGroupBlocks; ++block) {
+          ptx::store_if(row + column[block],
+                        round_pair<type>(sums[block][i * 4 + t] * (scale[block].x * of_token),
+                                         sums[block][i * 4 + 2 + t] * (scale[block].y * of_token)),
+                        token < valid && column[block] < hidden);
         }
       }
     }

@@ -44,20 +44,15 @@ template <HalfType type>
 __device__ __forceinline__ float nvfp4_scale_of(float amax, float global_scale) {
   return e4m3_round(global_scale * sixth_of<type == HalfType::kFp16>(amax));
 }
-/// What the values are multiplied with then: global_scale / scale, rounded to nearest; 0 for 0. A
-/// division proper asks about its operands, takes a slow path for zeros, and none is begun before
-/// the one before has ended. The reciprocal of a number of four bits is rounded to nearest after
-/// one step, and with it the quotient.
-__device__ __forceinline__ float nvfp4_factor(float global_scale, float scale) {
-  float factor;
-  if (divides_by_reciprocal(global_scale)) {
-    const float near = ptx::reciprocal_approximate(scale);
-    factor =
-        refined_quotient(global_scale, scale, __fmaf_rn(__fmaf_rn(-scale, near, 1.0F), near, near));
-  } else {
-    factor = __fdiv_rn(global_scale, scale);
-  }
-  return scale == 0.0F ? 0.0F : factor;
+/// Of a scale that is 0 values become 0 whatever they are multiplied with before.
+__device__ __forceinline__ float smallest_for_zero(float scale) { return fmaxf(scale, 0x1p-9F); }
+/// x / scale, rounded to nearest. A division proper asks about its operands, takes a slow path for
+/// zeros, and none is begun before the one before has ended. The reciprocal of a number of four
+/// bits is rounded to nearest after one step, and with it the quotient. `scale`: positive E4M3; x:
+/// divides_by_reciprocal().
+__device__ __forceinline__ float divide_by_e4m3(float x, float scale) {
+  const float near = ptx::reciprocal_approximate(scale);
+  return refined_quotient(x, scale, __fmaf_rn(__fmaf_rn(-scale, near, 1.0F), near, near));
 }
 
 /// Nearest E2M1 value, ties to the even code, saturating at 6. Adding 2^22 times the power of two

@@ -100,6 +100,13 @@ __device__ inline float2 load_shared_8(std::uint32_t address) {
   return v;
 }
 
+/// Without a branch, whatever is known of `store`.
+__device__ inline void store_if(void* p, std::uint32_t v, bool store) {
+  asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %2, 0;\n@p st.global.u32 [%0], %1;\n}\n" ::"l"(p),
+               "r"(v), "r"(static_cast<int>(store))
+               : "memory");
+}
+
 // Two 16-bit numbers of a register, the first in the low half.
 __device__ __forceinline__ std::uint32_t round_pair_fp16(float low, float high) {
   std::uint32_t pair;

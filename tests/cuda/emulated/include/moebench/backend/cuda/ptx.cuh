@@ -52,6 +52,10 @@ inline float2 load_shared_8(std::uint32_t address) {
   return v;
 }
 
+inline void store_if(void* p, std::uint32_t v, bool store) {
+  if (store) std::memcpy(p, &v, sizeof v);
+}
+
 inline std::uint32_t round_pair_fp16(float low, float high) {
   return encode_fp16(low) | static_cast<std::uint32_t>(encode_fp16(high)) << 16;
 }
