@@ -270,9 +270,7 @@ void Forward::enqueue(const DeviceArrays& arrays, cudaStream_t stream, PhaseMark
   route.pairs = sizes_.pairs;
   route.experts = shape.num_experts;
   route.tile_set = TileSet::kSmall;
-  // fp8-block's loops for large tiles now and then give other bits: docs/CUDA_KERNELS.md.
-  route.large_if_cheaper =
-      sizes_.tiles == GemmTiles::kBoth && problem_.scheme.scheme != Scheme::kFp8Block;
+  route.large_if_cheaper = sizes_.tiles == GemmTiles::kBoth;
   route.header = &plan->header;
   route.entries = entries_.as<ExpertTiles>();
   route.row_pair = row_pair_.as<std::int32_t>();

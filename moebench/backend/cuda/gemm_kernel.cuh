@@ -196,24 +196,31 @@ class Consumer {
       Reader second(weights_at(at_.stage, 1), thread_);
       multiply_batch<N, 0>(parts[0], first, operand);
       multiply_rest<N, 0>(parts, first, second, operand);
-      const std::uint32_t token_scales = ring_.scales_at(at_.stage) + first_token() * 4;
+      const std::uint32_t scales = ring_.scales_at(at_.stage) + first_token() * 4;
+      float2 token_scales[N / 8];
+#pragma unroll
+      for (int i = 0; i < N / 8; ++i) token_scales[i] = ptx::load_shared_8(scales + i * 32);
       // What is still under way is block 1's last batch.
       add_scaled<N>(sums[0], parts[0], scale, token_scales);
       ptx::wgmma_wait<0>();
       add_scaled<N>(sums[1], parts[1], scale, token_scales);
+      // Weights were multiplied, so they had arrived. That these scales have is not said by the
+      // arrival on a barrier.
+      ptx::shared_loads_done();
       release(at_.stage);
       at_.advance(ring_.stages);
     }
   }
 
-  /// `scale`: of the thread's lower and upper row.
+  /// `scale`: of the thread's lower and upper row; `token_scales`: of the tokens i * 8 +
+  /// first_token() + {0, 1}.
   template <int N>
   __device__ __forceinline__ static void add_scaled(BlockSums<N>& sums, const BlockSums<N>& part,
                                                     const float2& scale,
-                                                    std::uint32_t token_scales) {
+                                                    const float2 (&token_scales)[N / 8]) {
 #pragma unroll
     for (int i = 0; i < N / 8; ++i) {
-      const float2 token = ptx::load_shared_8(token_scales + i * 32);
+      const float2 token = token_scales[i];
       sums[i * 4] = __fmaf_rn(part[i * 4], scale.x * token.x, sums[i * 4]);
       sums[i * 4 + 1] = __fmaf_rn(part[i * 4 + 1], scale.x * token.y, sums[i * 4 + 1]);
       sums[i * 4 + 2] = __fmaf_rn(part[i * 4 + 2], scale.y * token.x, sums[i * 4 + 2]);

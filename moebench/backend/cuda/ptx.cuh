@@ -100,6 +100,13 @@ __device__ inline float2 load_shared_8(std::uint32_t address) {
   return v;
 }
 
+/// Before a barrier is told that shared memory may be overwritten by a bulk copy: loads from it
+/// have their values. The arrival alone does not wait for them, and they queue behind other warps'
+/// stores to memory for longer than a stage takes to be filled again.
+__device__ inline void shared_loads_done() {
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+
 /// Without a branch, whatever is known of `store`.
 __device__ inline void store_if(void* p, std::uint32_t v, bool store) {
   asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %2, 0;\n@p st.global.u32 [%0], %1;\n}\n" ::"l"(p),

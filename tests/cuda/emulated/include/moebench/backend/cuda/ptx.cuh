@@ -52,6 +52,8 @@ inline float2 load_shared_8(std::uint32_t address) {
   return v;
 }
 
+inline void shared_loads_done() {}
+
 inline void store_if(void* p, std::uint32_t v, bool store) {
   if (store) std::memcpy(p, &v, sizeof v);
 }
