@@ -303,13 +303,27 @@ class Consumer {
                       args_.hidden, args_.intermediate);
     return row < 0 ? 0 : row;
   }
-  __device__ __forceinline__ float weight_scale(const TileSlot& tile, int block, int upper) const {
-    if constexpr (kind == WeightKind::kFp8Block) return 1.0F;
-    if (!args_.per_channel) return args_.weight_scale[tile.expert];
-    const std::int64_t rows =
-        projection == Projection::kGateUp ? 2 * args_.intermediate : args_.hidden;
-    return args_.weight_scale[tile.expert * rows + weight_row(tile, block, upper)];
-  }
+  /// Of the thread's lower and upper row of each block.
+  struct WeightScales {
+    __device__ __forceinline__ WeightScales(const Consumer& consumer, const TileSlot& tile) {
+      if constexpr (kind == WeightKind::kFp8) {
+        if (consumer.args_.per_channel) {
+          const std::int64_t rows = projection == Projection::kGateUp
+                                        ? 2 * consumer.args_.intermediate
+                                        : consumer.args_.hidden;
+          const float* const of_expert = consumer.args_.weight_scale + tile.expert * rows;
+          for (int block = 0; block < kGroupBlocks; ++block) {
+            of[block] = {of_expert[consumer.weight_row(tile, block, 0)],
+                         of_expert[consumer.weight_row(tile, block, 1)]};
+          }
+          return;
+        }
+      }
+      const float of_tile = kind == WeightKind::kFp8Block ? 1.0F : tile.weight_scale;
+      for (auto& of_block : of) of_block = {of_tile, of_tile};
+    }
+    float2 of[kGroupBlocks];
+  };
   /// What belongs to the tokens of a tile is read at once, by one lane each, instead of token after
   /// token: lane l has that of the tokens l, l + 32, ...
   template <int N>
@@ -325,7 +339,8 @@ class Consumer {
       if constexpr (kind == WeightKind::kFp8) {
 #pragma unroll
         for (int round = 0; round < kLaneTokens<N>; ++round) {
-          of_lane_[round] = args.token_scale[args.per_token ? row_of_lane(tile, round) : 0];
+          of_lane_[round] =
+              args.per_token ? args.token_scale[row_of_lane(tile, round)] : tile.token_scale;
         }
       }
     }
@@ -351,22 +366,22 @@ class Consumer {
 
   template <int N>
   __device__ __forceinline__ void activate(const TileSlot& tile, int block,
+                                           const float2& weight_scale,
                                            const TokenScales<N>& token_scales,
                                            const BlockSums<N>& sums, BlockHidden<N>& h) const {
     // Not a condition that the compiler knows: it would branch around each token's numbers, and
     // none would be begun before the one before has ended.
     const auto existing = static_cast<std::uint32_t>(
         ptx::known_here(block_of(tile, block) < args_.geometry.blocks ? -1 : 0));
-    const float gate_scale = weight_scale(tile, block, 0);
-    const float up_scale = weight_scale(tile, block, 1);
 #pragma unroll
     for (int i = 0; i < N / 8; ++i) {
       const int token = i * 8 + first_token();
       const float2 scale = {token_scales.of(i, token), token_scales.of(i, token + 1)};
       const float2 gate = widen_pair<type>(round_pair<type>(
-          sums[i * 4] * (gate_scale * scale.x), sums[i * 4 + 1] * (gate_scale * scale.y)));
-      const float2 up = widen_pair<type>(round_pair<type>(sums[i * 4 + 2] * (up_scale * scale.x),
-                                                          sums[i * 4 + 3] * (up_scale * scale.y)));
+          sums[i * 4] * (weight_scale.x * scale.x), sums[i * 4 + 1] * (weight_scale.x * scale.y)));
+      const float2 up =
+          widen_pair<type>(round_pair<type>(sums[i * 4 + 2] * (weight_scale.y * scale.x),
+                                            sums[i * 4 + 3] * (weight_scale.y * scale.y)));
       h[i] = existing & round_pair<type>(silu(gate.x) * up.x, silu(gate.y) * up.y);
     }
   }
@@ -374,10 +389,11 @@ class Consumer {
   template <int N>
   __device__ __forceinline__ void finish_gate_up(const TileSlot& tile, const Sums<N>& sums) {
     Hidden<N> h;
+    const WeightScales weight_scales(*this, tile);
     const TokenScales<N> token_scales(args_, tile);
 #pragma unroll
     for (int block = 0; block < kGroupBlocks; ++block)
-      activate<N>(tile, block, token_scales, sums[block], h[block]);
+      activate<N>(tile, block, weight_scales.of[block], token_scales, sums[block], h[block]);
     if constexpr (kind == WeightKind::kNvfp4) {
       if (args_.hidden_output == HiddenOutput::kNvfp4) quantize_nvfp4<N>(tile, h);
     } else if constexpr (kind == WeightKind::kFp8Block) {
@@ -452,7 +468,7 @@ class Consumer {
     };
     find(std::integral_constant<int, 0>{});
     if constexpr (kRounds > 1) find(std::integral_constant<int, 1>{});
-    const float global_scale = args_.hidden_global_scale[tile.expert];
+    const float global_scale = tile.hidden_global_scale;
     float2 factor[kRounds];
     std::uint32_t scales[kRounds];
     const auto find_factors = [&](auto divide) {
@@ -572,34 +588,37 @@ class Consumer {
   template <int N>
   __device__ __forceinline__ void finish_down(const TileSlot& tile, const Sums<N>& sums) const {
     const int valid = tile.valid_rows;
-    const auto hidden = static_cast<std::int32_t>(args_.hidden);
+    const WeightScales scale(*this, tile);  // of the rows, which are neighbouring columns
     const TokenScales<N> token_scales(args_, tile);
-    std::int32_t pairs[kLaneTokens<N>];
-#pragma unroll
-    for (int round = 0; round < kLaneTokens<N>; ++round)
-      pairs[round] = args_.row_pair[row_of_lane(tile, round)];
-    float2 scale[kGroupBlocks];  // of the rows, which are neighbouring columns
-    int column[kGroupBlocks];
+    const std::uint32_t rows =
+        ring_.rows_at(static_cast<int>(&tile - ring_.tiles)) + first_token() * 4;
+    // Columns and bytes of a row are few enough for 32 bits: one multiplication and addition in 64
+    // makes an address.
+    const auto row_bytes = static_cast<std::uint32_t>(args_.hidden * 2);
+    std::uint8_t* out[kGroupBlocks];
+    bool exists[kGroupBlocks];
 #pragma unroll
     for (int block = 0; block < kGroupBlocks; ++block) {
-      scale[block] = {weight_scale(tile, block, 0), weight_scale(tile, block, 1)};
-      column[block] = block_of(tile, block) * kBlockRows + warp() * 16 + row_pair() * 2;
+      const int column = block_of(tile, block) * kBlockRows + warp() * 16 + row_pair() * 2;
+      exists[block] = column < args_.hidden;
+      out[block] = reinterpret_cast<std::uint8_t*>(args_.pair_out + column);
     }
 #pragma unroll
     for (int i = 0; i < N / 8; ++i) {
       ptx::keep_order();
+      const uint2 pairs = ptx::load_shared_pair(rows + i * 32);
 #pragma unroll
       for (int t = 0; t < 2; ++t) {
         const int token = i * 8 + first_token() + t;
-        const std::int32_t pair = __shfl_sync(kAllLanes, pairs[i / 4], token % 32);
+        const std::uint64_t row = std::uint64_t{t == 0 ? pairs.x : pairs.y} * row_bytes;
         const float of_token = token_scales.of(i, token);
-        std::uint16_t* const row = args_.pair_out + std::int64_t{pair} * hidden;
 #pragma unroll
         for (int block = 0; block < kGroupBlocks; ++block) {
-          ptx::store_if(row + column[block],
-                        round_pair<type>(sums[block][i * 4 + t] * (scale[block].x * of_token),
-                                         sums[block][i * 4 + 2 + t] * (scale[block].y * of_token)),
-                        token < valid && column[block] < hidden);
+          ptx::store_if(
+              out[block] + row,
+              round_pair<type>(sums[block][i * 4 + t] * (scale.of[block].x * of_token),
+                               sums[block][i * 4 + 2 + t] * (scale.of[block].y * of_token)),
+              token < valid && exists[block]);
         }
       }
     }
@@ -639,6 +658,8 @@ __global__ void __launch_bounds__(kGemmThreads, 1)
   ring.mailed = barriers + 3 * kMaxStages * 8;
   ring.tiles = reinterpret_cast<TileSlot*>(shared + (barriers + kBarrierBytes - base));
   ring.mail = reinterpret_cast<std::int32_t*>(ring.tiles + kTileSlots);
+  ring.rows = after_ring;
+  ring.row_slots = row_slots(args.plan->max_tile_rows);
   ring.stage_bytes =
       kTileBlocks * kWeightChunkBytes<kind> + args.plan->max_tile_rows * kOperandChunkBytes;
   ring.stages = min(kMaxStages, kRingBytes / ring.stage_bytes);
@@ -663,7 +684,7 @@ __global__ void __launch_bounds__(kGemmThreads, 1)
     if (threadIdx.x == kConsumerThreads) {
       WeightProducer<kind, kTeamBlocks>(args, ring).run();
     } else if (threadIdx.x == kConsumerThreads + 32) {
-      TokenProducer<kind, kTeamBlocks>(args, ring).run();
+      TokenProducer<kind, projection, kTeamBlocks>(args, ring).run();
     }
   } else {
     ptx::more_registers<kConsumerRegisters>();

@@ -149,7 +149,7 @@ class WeightProducer {
   unsigned asked_ = 0;  ///< for pieces
 };
 
-template <WeightKind kind, int kTeamBlocks>
+template <WeightKind kind, Projection projection, int kTeamBlocks>
 class TokenProducer {
  public:
   __device__ TokenProducer(const GemmArgs& args, const Ring& ring) : args_(args), ring_(ring) {}
@@ -159,9 +159,11 @@ class TokenProducer {
     ptx::wait_for_previous_kernel();
     for (int number = 0;; ++number) {
       wait_for_room();
-      const TileSlot& tile = ring_.tiles[number % kTileSlots];
+      TileSlot& tile = ring_.tiles[number % kTileSlots];
       int chunks = tile.chunks;
       if (chunks == 0) return;
+      // On their way while chunks are: the epilogue would wait for them.
+      const Scales scales(args_, tile.expert);
       // Sums are only given to a slot whose last ones were fetched.
       if (tile.gives == TileSlot::kGives) {
         wait_for_value(args_.hand_over + 1 + Place::own(tile.sums_slot), tile.slot_full - 1);
@@ -171,7 +173,18 @@ class TokenProducer {
           args_.operand +
           (tile.first_row * args_.geometry.chunks + tile.first_chunk * rows) * kOperandChunkBytes;
       const auto bytes = static_cast<std::uint32_t>(rows * kOperandChunkBytes);
+      std::uint32_t row_bytes = 0;
+      if constexpr (projection == Projection::kDown) {
+        row_bytes = tile.tile_rows * 4;
+        ptx::copy_to_shared(ring_.rows_at(number), args_.row_pair + tile.first_row, row_bytes,
+                            ring_.full_at(at_.stage));
+      }
       for (;;) {
+        if (chunks == 1) scales.leave(tile);
+        // The second arrival of two, after which consumers read what the tile is. Tokens are
+        // expected already.
+        ptx::barrier_expect(ring_.full_at(at_.stage), row_bytes);
+        row_bytes = 0;
         load_tokens(operand, bytes);
         operand += bytes;
         at_.advance(ring_.stages);
@@ -183,6 +196,26 @@ class TokenProducer {
 
  private:
   using Place = cuda::Place<kTeamBlocks>;
+
+  /// Those that are the same for all of a tile.
+  struct Scales {
+    __device__ Scales(const GemmArgs& args, int expert) {
+      if (kind != WeightKind::kFp8Block && !(kind == WeightKind::kFp8 && args.per_channel))
+        weight = args.weight_scale[expert];
+      if (kind == WeightKind::kFp8 && !args.per_token) token = args.token_scale[0];
+      if (kind == WeightKind::kNvfp4 && projection == Projection::kGateUp &&
+          args.hidden_output == HiddenOutput::kNvfp4)
+        hidden_global = args.hidden_global_scale[expert];
+    }
+    __device__ void leave(TileSlot& tile) const {
+      tile.weight_scale = weight;
+      tile.token_scale = token;
+      tile.hidden_global_scale = hidden_global;
+    }
+    float weight = 1.0F;
+    float token = 1.0F;
+    float hidden_global = 1.0F;
+  };
 
   /// In the team's other block as well.
   __device__ void wait_for_room() const {
@@ -203,8 +236,6 @@ class TokenProducer {
                           args_.token_scale + (operand - args_.operand) / kOperandChunkBytes,
                           bytes / kOperandChunkBytes * kTokenScaleBytes<kind>, full);
     }
-    // The second arrival of two: the tile is described.
-    ptx::barrier_arrive(full);
   }
 
   const GemmArgs& args_;

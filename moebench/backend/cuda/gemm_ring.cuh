@@ -21,10 +21,10 @@ inline constexpr int kConsumerRegisters = 232;
 inline constexpr int kProducerRegisters = 40;
 static_assert(kGroups * kConsumerRegisters + kProducerRegisters <= 3 * kEntryRegisters);
 
-/// Shared memory: the ring, aligned to the swizzle's 1024 bytes, then what consumers exchange, the
-/// part of the ring that holds scales, and barriers.
+/// Shared memory: the ring, aligned to the swizzle's 1024 bytes, then what consumers exchange (in
+/// GEMM2: rows of tiles), the part of the ring that holds scales, and barriers.
 inline constexpr int kSharedBytes = 227 * 1024;
-/// fp8-block only.
+/// GEMM1 of fp8-block, and GEMM2.
 inline constexpr int kExchangeBytes = kConsumerWarps * kMaxTileTokens * 4;
 inline constexpr int kScaleStageBytes = kMaxTileTokens * 4;
 inline constexpr int kScaleStages = 6;
@@ -32,7 +32,12 @@ inline constexpr int kScaleStages = 6;
 /// describes the next.
 inline constexpr int kTileSlots = 16;
 static_assert(kTileSlots > kMaxStages + 1);
-inline constexpr int kTileSlotBytes = 44;
+inline constexpr int kTileSlotBytes = 56;
+/// Tiles whose rows of pairs are there at the same time: as many as there are slots, or half of
+/// them, of which each then has room for the largest tile. More than the ring has stages.
+__device__ constexpr int row_slots(int max_tile_rows) {
+  return max_tile_rows * 4 * kTileSlots <= kExchangeBytes ? kTileSlots : kTileSlots / 2;
+}
 /// Pieces that the first block of a team has taken and the second is still to read of: as many as
 /// the ring has stages, because it does not get their tokens without the other.
 inline constexpr int kMailSlots = kTileSlots;
@@ -48,6 +53,10 @@ inline constexpr int kWeightChunkBytes =
 /// Bytes of a token's row in an operand per chunk of 128 columns.
 inline constexpr int kOperandChunkBytes = kChunkDepth * 2;
 static_assert(kRingBytes / (kTileBlocks * kFp8ChunkBytes + 8 * kOperandChunkBytes) <= kScaleStages);
+/// row_slots(): the smallest tiles for which they are half as many.
+static_assert(kRingBytes / (kTileBlocks * kNvfp4ChunkBytes + 48 * kOperandChunkBytes) <
+              row_slots(48));
+static_assert(kMaxStages < row_slots(40) && kMaxTileTokens * 4 * row_slots(48) <= kExchangeBytes);
 
 /// Which of a GEMM's blocks this one is. Read where it is used: the producer has few registers.
 template <int kTeamBlocks>
@@ -180,8 +189,9 @@ class PieceList : public TileWork {
   PieceCursor at_;
 };
 
-/// What consumers need to know of a tile; left in shared memory by the producer, who alone walks
-/// through the work.
+/// What consumers need to know of a tile; left in shared memory by the producers: by that of the
+/// weights, who alone walks through the work, before the first chunk, and the scales by that of the
+/// tokens before the last.
 struct TileSlot {
   std::int32_t chunks;  ///< to multiply; 0: there is no more work
   std::int32_t first_chunk;
@@ -194,6 +204,9 @@ struct TileSlot {
   std::int32_t adds;
   std::int32_t sums_slot;
   std::int32_t slot_full;
+  float weight_scale;                           ///< if there is one for all rows
+  float token_scale;                            ///< if there is one for all tokens
+  float hidden_global_scale;                    ///< NVFP4's, of GEMM1's output
   static constexpr std::int32_t kFinishes = 0;  ///< with those of `adds` slots
   static constexpr std::int32_t kGives = 1;     ///< as in TileWork::HandOver
   static constexpr std::int32_t kNowhere = 2;   ///< the matrix ends before the block's rows
@@ -221,9 +234,15 @@ struct Ring {
   std::uint32_t mailed;
   TileSlot* tiles;
   std::int32_t* mail;  ///< [kMailSlots] pieces
+  std::uint32_t rows;  ///< shared address; GEMM2: pairs of a tile's rows
+  int row_slots;       ///< power of two
   int stages;
   int stage_bytes;
   __device__ std::uint32_t at(int stage) const { return data + stage * stage_bytes; }
+  /// `tile`: its number, or that of its slot.
+  __device__ std::uint32_t rows_at(int tile) const {
+    return rows + (tile & (row_slots - 1)) * (kExchangeBytes / row_slots);
+  }
   __device__ std::uint32_t scales_at(int stage) const { return scales + stage * kScaleStageBytes; }
   __device__ std::uint32_t full_at(int stage) const { return full + stage * 8; }
   __device__ std::uint32_t empty_at(int stage) const { return empty + stage * 8; }

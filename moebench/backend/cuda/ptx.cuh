@@ -94,6 +94,11 @@ __device__ inline uint4 load_shared_16(std::uint32_t address) {
   return v;
 }
 
+__device__ inline uint2 load_shared_pair(std::uint32_t address) {
+  uint2 v;
+  asm volatile("ld.shared.v2.u32 {%0, %1}, [%2];" : "=r"(v.x), "=r"(v.y) : "r"(address));
+  return v;
+}
 __device__ inline float2 load_shared_8(std::uint32_t address) {
   float2 v;
   asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(v.x), "=f"(v.y) : "r"(address));

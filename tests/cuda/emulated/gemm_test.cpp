@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <numeric>
 #include <random>
 #include <vector>
 
@@ -43,7 +44,9 @@ class Pieces {
       value = encode_fp16(static_cast<float>(random() % 64) / 64.0F - 0.5F);
     weights_ = on_device(weights);
     operand_ = on_device(operand);
-    for (int row = 0; row < kRows; ++row) row_pair_[static_cast<std::size_t>(row)] = row;
+    std::vector<std::int32_t> row_pair(kRows);
+    std::iota(row_pair.begin(), row_pair.end(), 0);
+    row_pair_ = on_device(row_pair);
   }
 
   /// Throws emulated::Fault.
@@ -72,7 +75,7 @@ class Pieces {
     args.operand = operand_.as<std::uint8_t>();
     args.weight_scale = &scale;
     args.pair_out = out.data();
-    args.row_pair = row_pair_.data();
+    args.row_pair = row_pair_.as<std::int32_t>();
     args.partial = partial.data();
     args.grid = kGrid;
     EXPECT_EQ(enqueue_gemm(WeightKind::kNvfp4, Projection::kDown, HalfType::kFp16, args, nullptr),
@@ -91,8 +94,7 @@ class Pieces {
   static constexpr MatrixGeometry kGeometry =
       matrix_geometry(Projection::kDown, kHidden, kIntermediate, kNvfp4ChunkBytes);
 
-  DeviceBuffer weights_, operand_;
-  std::vector<std::int32_t> row_pair_ = std::vector<std::int32_t>(kRows);
+  DeviceBuffer weights_, operand_, row_pair_;
 };
 
 TEST(EmulatedGemm, SumsWaitUntilTheirSlotIsFree) {

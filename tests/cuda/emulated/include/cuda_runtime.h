@@ -21,6 +21,9 @@
 #define __grid_constant__
 #define __launch_bounds__(...)
 
+struct uint2 {
+  unsigned x, y;
+};
 struct uint4 {
   unsigned x, y, z, w;
 };

@@ -46,6 +46,11 @@ inline uint4 load_shared_16(std::uint32_t address) {
   emulated::load_shared(address, &v, sizeof v);
   return v;
 }
+inline uint2 load_shared_pair(std::uint32_t address) {
+  uint2 v;
+  emulated::load_shared(address, &v, sizeof v);
+  return v;
+}
 inline float2 load_shared_8(std::uint32_t address) {
   float2 v;
   emulated::load_shared(address, &v, sizeof v);
