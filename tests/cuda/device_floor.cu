@@ -65,7 +65,7 @@ __global__ void __launch_bounds__(kGemmThreads, 1)
   const long long begin = clock64();
   RingPosition at;
   if (threadIdx.x >= kConsumerThreads) {
-    ptx::fewer_registers<kProducerRegisters>();
+    ptx::fewer_registers<kProducerRegisters<false>>();
     if (kReads && threadIdx.x == kConsumerThreads) {
       // Neighbouring chunks are read at the same time by neighbouring blocks.
       std::int64_t next = blockIdx.x;
@@ -81,7 +81,7 @@ __global__ void __launch_bounds__(kGemmThreads, 1)
     }
     return;
   }
-  ptx::more_registers<kConsumerRegisters>();
+  ptx::more_registers<kConsumerRegisters<false>>();
   std::uint32_t a[kSteps][4];
 #pragma unroll
   for (int i = 0; i < kSteps * 4; ++i)

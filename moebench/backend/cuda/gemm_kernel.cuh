@@ -10,7 +10,7 @@
 
 #include "moebench/backend/cuda/expand.cuh"
 #include "moebench/backend/cuda/forward_launch.h"
-#include "moebench/backend/cuda/gemm_numbers.cuh"
+#include "moebench/backend/cuda/gemm_finisher.cuh"
 #include "moebench/backend/cuda/gemm_producer.cuh"
 
 namespace moebench::cuda {
@@ -33,12 +33,16 @@ class Consumer {
     for (int number = 0;; ++number) {
       ptx::barrier_wait(ring_.full_at(at_.stage), at_.phase);
       const TileSlot& tile = ring_.tiles[number % kTileSlots];
-      if (tile.chunks == 0) return;
+      if (tile.chunks == 0) break;
       if constexpr (set == TileSet::kSmall) {
         multiply_one_of<8, 16, 24, 32, 40, 48>(tile);
       } else {
         multiply_one_of<16, 48, 64, 72, 80>(tile);
       }
+    }
+    if constexpr (kHasFinishers<kind, projection>) {
+      ptx::named_barrier(kC1Free, kC1Threads);
+      c1_is_of(-1);
     }
   }
 
@@ -80,7 +84,9 @@ class Consumer {
       return;
     }
     add_sums<N>(tile, sums);
-    if constexpr (projection == Projection::kGateUp) {
+    if constexpr (kHasFinishers<kind, projection>) {
+      leave_c1<N>(tile, sums);
+    } else if constexpr (projection == Projection::kGateUp) {
       finish_gate_up<N>(tile, sums);
     } else {
       finish_down<N>(tile, sums);
@@ -386,6 +392,32 @@ class Consumer {
     }
   }
 
+  /// Waits while the finishers are still reading that of the tile before.
+  template <int N>
+  __device__ __forceinline__ void leave_c1(const TileSlot& tile, const Sums<N>& sums) {
+    ptx::named_barrier(kC1Free, kC1Threads);
+    const float scale = tile.weight_scale;
+#pragma unroll
+    for (int odd = 0; odd < 2; ++odd) {
+      const std::uint32_t out =
+          ring_.c1 + row_pair() % 2 * 8 +
+          C1Place::unit(strip(), N, C1Place::position(0, first_token() / 2, odd), row_pair() / 2);
+#pragma unroll
+      for (int i = 0; i < N / 8; ++i) {
+        ptx::store_shared_8(
+            out + i * 8 * C1Place::kTokenBytes,
+            round_pair<type>(sums[0][i * 4 + odd] * scale, sums[0][i * 4 + 2 + odd] * scale),
+            round_pair<type>(sums[1][i * 4 + odd] * scale, sums[1][i * 4 + 2 + odd] * scale));
+      }
+    }
+    c1_is_of(static_cast<int>(&tile - ring_.tiles));
+  }
+  /// `slot`: of the tile.
+  __device__ __forceinline__ void c1_is_of(int slot) const {
+    if (threadIdx.x == 0) *ring_.c1_slot = slot;
+    ptx::named_barrier_arrive(kC1Full, kC1Threads);
+  }
+
   template <int N>
   __device__ __forceinline__ void finish_gate_up(const TileSlot& tile, const Sums<N>& sums) {
     Hidden<N> h;
@@ -394,11 +426,7 @@ class Consumer {
 #pragma unroll
     for (int block = 0; block < kGroupBlocks; ++block)
       activate<N>(tile, block, weight_scales.of[block], token_scales, sums[block], h[block]);
-    if constexpr (kind == WeightKind::kNvfp4) {
-      if (args_.hidden_output == HiddenOutput::kNvfp4) quantize_nvfp4<N>(tile, h);
-    } else if constexpr (kind == WeightKind::kFp8Block) {
-      quantize_fp8_block<N>(tile, h);
-    }
+    if constexpr (kind == WeightKind::kFp8Block) quantize_fp8_block<N>(tile, h);
     std::uint32_t largest = 0;
 #pragma unroll
     for (int block = 0; block < kGroupBlocks; ++block)
@@ -423,84 +451,7 @@ class Consumer {
     return pair;
   }
 
-  /// Of `count` pairs, over those lanes: the one whose row pair is i gets that of pairs[i]. Lanes
-  /// give half of what they have left to one another and keep the other half.
-  template <int count>
-  __device__ __forceinline__ std::uint32_t largest_of_one(std::uint32_t (&pairs)[8]) const {
-    const int mine = row_pair();
-    if constexpr (count < 3) {
-      const std::uint32_t first = largest_of_lanes(pairs[0]);
-      const std::uint32_t second = count == 2 ? largest_of_lanes(pairs[1]) : 0;
-      return mine == 0 ? first : second;
-    } else {
-#pragma unroll
-      for (int half = 4; half > 0; half /= 2) {
-        const bool upper = (mine & half) != 0;
-#pragma unroll
-        for (int i = 0; i < half; ++i) {
-          const std::uint32_t given = upper ? pairs[i] : pairs[i + half];
-          const std::uint32_t kept = upper ? pairs[i + half] : pairs[i];
-          pairs[i] = larger_magnitude<type>(kept, __shfl_xor_sync(kAllLanes, given, 4 * half));
-        }
-      }
-      return pairs[0];
-    }
-  }
-
   __device__ __forceinline__ int strip() const { return group_ * 4 + warp(); }
-
-  /// Groups of 16 columns are those of one warp's strips in both blocks. Leaves e2m1 * scale, exact
-  /// in 16 bits.
-  template <int N>
-  __device__ __forceinline__ void quantize_nvfp4(const TileSlot& tile, Hidden<N>& h) const {
-    // 8 lanes hold the same tokens 8 i + first_token() + {0, 1}: the one whose row pair is i mod 8
-    // computes their scales.
-    constexpr int kRounds = (N / 8 + 7) / 8;
-    std::uint32_t amax[kRounds];
-    const auto find = [&](auto round) {
-      constexpr int kFirst = decltype(round)::value * 8;
-      constexpr int kCount = N / 8 - kFirst < 8 ? N / 8 - kFirst : 8;
-      std::uint32_t pairs[8] = {};
-#pragma unroll
-      for (int i = 0; i < kCount; ++i)
-        pairs[i] = largest_pair<type>(h[0][kFirst + i], h[1][kFirst + i]);
-      amax[decltype(round)::value] = largest_of_one<kCount>(pairs);
-    };
-    find(std::integral_constant<int, 0>{});
-    if constexpr (kRounds > 1) find(std::integral_constant<int, 1>{});
-    const float global_scale = tile.hidden_global_scale;
-    float2 factor[kRounds];
-    std::uint32_t scales[kRounds];
-    const auto find_factors = [&](auto divide) {
-#pragma unroll
-      for (int round = 0; round < kRounds; ++round) {
-        const float2 largest = widen_pair<type>(amax[round]);
-        const float2 scale = {nvfp4_scale_of<type>(largest.x, global_scale),
-                              nvfp4_scale_of<type>(largest.y, global_scale)};
-        factor[round] = {divide(global_scale, smallest_for_zero(scale.x)),
-                         divide(global_scale, smallest_for_zero(scale.y))};
-        scales[round] = round_pair<type>(scale.x, scale.y);
-      }
-    };
-    if (divides_by_reciprocal(global_scale)) {
-      find_factors([](float x, float scale) { return divide_by_e4m3(x, scale); });
-    } else {
-      find_factors([](float x, float scale) { return __fdiv_rn(x, scale); });
-    }
-#pragma unroll
-    for (int i = 0; i < N / 8; ++i) {
-      const int from = i % 8 * 4 + first_token() / 2;
-      const float factor0 = __shfl_sync(kAllLanes, factor[i / 8].x, from);
-      const float factor1 = __shfl_sync(kAllLanes, factor[i / 8].y, from);
-      const float2 scale = widen_pair<type>(__shfl_sync(kAllLanes, scales[i / 8], from));
-#pragma unroll
-      for (int block = 0; block < kGroupBlocks; ++block) {
-        const float2 value = widen_pair<type>(h[block][i]);
-        h[block][i] = round_pair<type>(e2m1_round(value.x * factor0) * scale.x,
-                                       e2m1_round(value.y * factor1) * scale.y);
-      }
-    }
-  }
 
   /// Groups of 128 columns are all columns of the tile. Leaves the e4m3 values in FP16.
   template <int N>
@@ -624,7 +575,6 @@ class Consumer {
     }
   }
 
-  static constexpr int kAllConsumers = 1;
   static constexpr unsigned kAllLanes = 0xFFFFFFFF;
 
   const GemmArgs& args_;
@@ -639,6 +589,7 @@ template <WeightKind kind, HalfType type, Projection projection, GemmTiles tiles
 __global__ void __launch_bounds__(kGemmThreads, 1)
     grouped_gemm(const __grid_constant__ GemmArgs args) {
   constexpr int kTeamBlocks = team_blocks(tiles);
+  constexpr bool kWithFinishers = kHasFinishers<kind, projection>;
   std::uint8_t* const shared = ptx::dynamic_shared();
   const std::uint32_t base = ptx::shared_address(shared);
   const std::uint32_t aligned = (base + 1023) / 1024 * 1024;
@@ -662,7 +613,10 @@ __global__ void __launch_bounds__(kGemmThreads, 1)
   ring.row_slots = row_slots(args.plan->max_tile_rows);
   ring.stage_bytes =
       kTileBlocks * kWeightChunkBytes<kind> + args.plan->max_tile_rows * kOperandChunkBytes;
-  ring.stages = min(kMaxStages, kRingBytes / ring.stage_bytes);
+  const int after_stages = kWithFinishers ? c1_bytes(args.plan->max_tile_rows) : 0;
+  ring.c1 = after_ring - after_stages;
+  ring.c1_slot = ring.mail + kMailSlots;
+  ring.stages = min(kMaxStages, (kRingBytes - after_stages) / ring.stage_bytes);
   if (threadIdx.x == 0) {
     for (int stage = 0; stage < ring.stages; ++stage) {
       ptx::barrier_init(ring.full_at(stage), 2);
@@ -680,14 +634,16 @@ __global__ void __launch_bounds__(kGemmThreads, 1)
   }
 
   if (threadIdx.x >= kConsumerThreads) {
-    ptx::fewer_registers<kProducerRegisters>();
+    ptx::fewer_registers<kProducerRegisters<kWithFinishers>>();
     if (threadIdx.x == kConsumerThreads) {
       WeightProducer<kind, kTeamBlocks>(args, ring).run();
     } else if (threadIdx.x == kConsumerThreads + 32) {
       TokenProducer<kind, projection, kTeamBlocks>(args, ring).run();
+    } else if constexpr (kWithFinishers) {
+      if (threadIdx.x >= kGemmThreads - kFinisherThreads) Finisher<type>(args, ring).run();
     }
   } else {
-    ptx::more_registers<kConsumerRegisters>();
+    ptx::more_registers<kConsumerRegisters<kWithFinishers>>();
     // The small set has the sizes up to 48 of the large one.
     if (tiles == GemmTiles::kSmall || args.plan->max_tile_rows <= max_tile_rows(TileSet::kSmall)) {
       Consumer<kind, type, projection, TileSet::kSmall, kTeamBlocks>(args, ring, exchange).run();

@@ -14,12 +14,29 @@ inline constexpr int kConsumerThreads = kGroups * kWarpgroupThreads;
 inline constexpr int kConsumerWarps = kConsumerThreads / 32;
 inline constexpr int kGemmThreads = kConsumerThreads + kWarpgroupThreads;
 inline constexpr int kMaxStages = 12;
-/// Consumers get more than a thread starts with, and the producer gives up as many: what is asked
+/// Whether two warps beside the producers, finishers, compute and store what GEMM1 gives.
+template <WeightKind kind, Projection projection>
+inline constexpr bool kHasFinishers =
+    kind == WeightKind::kNvfp4&& projection == Projection::kGateUp;
+/// Consumers get more than a thread starts with, and the producers give up as many: what is asked
 /// for beyond what the block came with is waited for, without end.
 inline constexpr int kEntryRegisters = 65536 / kGemmThreads / 8 * 8;
-inline constexpr int kConsumerRegisters = 232;
-inline constexpr int kProducerRegisters = 40;
-static_assert(kGroups * kConsumerRegisters + kProducerRegisters <= 3 * kEntryRegisters);
+template <bool kWithFinishers>
+inline constexpr int kProducerRegisters = kWithFinishers ? 56 : 40;
+template <bool kWithFinishers>
+inline constexpr int kConsumerRegisters =
+    (3 * kEntryRegisters - kProducerRegisters<kWithFinishers>) / kGroups;
+
+/// Named barriers (0 is that of __syncthreads).
+inline constexpr int kAllConsumers = 1;
+inline constexpr int kC1Free = 2;  ///< finishers have read all of it
+inline constexpr int kC1Full = 3;
+inline constexpr int kFinisherThreads = 64;
+inline constexpr int kC1Threads = kConsumerThreads + kFinisherThreads;
+/// Gate and up in 16 bits.
+__device__ constexpr int c1_bytes(int tile_rows) {
+  return tile_rows * kTileBlocks * kBlockRows * 2;
+}
 
 /// Shared memory: the ring, aligned to the swizzle's 1024 bytes, then what consumers exchange (in
 /// GEMM2: rows of tiles), the part of the ring that holds scales, and barriers.
@@ -28,10 +45,10 @@ inline constexpr int kSharedBytes = 227 * 1024;
 inline constexpr int kExchangeBytes = kConsumerWarps * kMaxTileTokens * 4;
 inline constexpr int kScaleStageBytes = kMaxTileTokens * 4;
 inline constexpr int kScaleStages = 6;
-/// The producer is at most kMaxStages tiles ahead of a consumer that is still finishing one, and
-/// describes the next.
+/// The producer is at most kMaxStages tiles ahead of a consumer that is still finishing one, or
+/// waits for finishers that are at the one before, and describes the next.
 inline constexpr int kTileSlots = 16;
-static_assert(kTileSlots > kMaxStages + 1);
+static_assert(kTileSlots > kMaxStages + 2);
 inline constexpr int kTileSlotBytes = 56;
 /// Tiles whose rows of pairs are there at the same time: as many as there are slots, or half of
 /// them, of which each then has room for the largest tile. More than the ring has stages.
@@ -44,7 +61,7 @@ inline constexpr int kMailSlots = kTileSlots;
 inline constexpr int kBarrierBytes = (3 * kMaxStages + kMailSlots) * 8;
 inline constexpr int kRingBytes =
     (kSharedBytes - 1024 - kExchangeBytes - kScaleStages * kScaleStageBytes - kBarrierBytes -
-     kTileSlots * kTileSlotBytes - kMailSlots * 4) /
+     kTileSlots * kTileSlotBytes - kMailSlots * 4 - 4) /
     1024 * 1024;
 
 template <WeightKind kind>
@@ -233,9 +250,11 @@ struct Ring {
   std::uint32_t writable;  ///< tokens may be written to the stage, in all blocks of the team
   std::uint32_t mailed;
   TileSlot* tiles;
-  std::int32_t* mail;  ///< [kMailSlots] pieces
-  std::uint32_t rows;  ///< shared address; GEMM2: pairs of a tile's rows
-  int row_slots;       ///< power of two
+  std::int32_t* mail;     ///< [kMailSlots] pieces
+  std::uint32_t rows;     ///< shared address; GEMM2: pairs of a tile's rows
+  int row_slots;          ///< power of two
+  std::uint32_t c1;       ///< shared address, see C1Place; with finishers only
+  std::int32_t* c1_slot;  ///< of the tile that c1 is of; -1: there is no more
   int stages;
   int stage_bytes;
   __device__ std::uint32_t at(int stage) const { return data + stage * stage_bytes; }

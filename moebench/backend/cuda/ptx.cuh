@@ -105,6 +105,10 @@ __device__ inline float2 load_shared_8(std::uint32_t address) {
   return v;
 }
 
+__device__ inline void store_shared_8(std::uint32_t address, std::uint32_t a, std::uint32_t b) {
+  asm volatile("st.shared.v2.u32 [%0], {%1, %2};" ::"r"(address), "r"(a), "r"(b) : "memory");
+}
+
 /// Before a barrier is told that shared memory may be overwritten by a bulk copy: loads from it
 /// have their values. The arrival alone does not wait for them, and they queue behind other warps'
 /// stores to memory for longer than a stage takes to be filled again.
@@ -167,6 +171,11 @@ __device__ __forceinline__ float reciprocal_approximate(float x) {
 /// Barrier `id` (1..15) among `threads` threads.
 __device__ inline void named_barrier(int id, int threads) {
   asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
+
+/// Without waiting for the others.
+__device__ inline void named_barrier_arrive(int id, int threads) {
+  asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
 
 template <int kRegisters>

@@ -735,7 +735,9 @@ std::uint32_t shared_address(const void* p) {
          static_cast<std::uint32_t>(static_cast<const std::uint8_t*>(p) - block().shared);
 }
 
-void block_barrier(int id, int threads) {
+namespace {
+/// Nothing where the arrival was the last.
+BlockBarrier* arrive_at(int id, int threads) {
   Block& b = block();
   if (id < 0 || id >= kNamedBarriers) fault(fmt::format("there is no barrier {}", id));
   BlockBarrier& barrier = b.barriers[static_cast<std::size_t>(id)];
@@ -745,10 +747,20 @@ void block_barrier(int id, int threads) {
                       barrier.threads));
   }
   barrier.threads = threads;
-  if (++barrier.arrived == expected) return complete(barrier);
-  wait_for(barrier.rounds, barrier.rounds.value + 1,
-           {"barrier {}", static_cast<std::uint64_t>(id)});
+  if (++barrier.arrived < expected) return &barrier;
+  complete(barrier);
+  return nullptr;
 }
+}  // namespace
+
+void block_barrier(int id, int threads) {
+  if (BlockBarrier* const barrier = arrive_at(id, threads)) {
+    wait_for(barrier->rounds, barrier->rounds.value + 1,
+             {"barrier {}", static_cast<std::uint64_t>(id)});
+  }
+}
+
+void block_barrier_arrive(int id, int threads) { (void)arrive_at(id, threads); }
 
 void set_registers(int registers, bool more) {
   Thread& thread = self();
@@ -886,6 +898,15 @@ void load_shared(std::uint32_t address, void* out, std::uint32_t bytes) {
   if (use_at(b, address).copies > 0)
     fault(fmt::format("reads {:#x}, to where a copy is under way", address));
   std::memcpy(out, from, bytes);
+}
+
+void store_shared(std::uint32_t address, const void* v, std::uint32_t bytes) {
+  Block& b = block();
+  if (address % bytes != 0) fault(fmt::format("a misaligned store of {} bytes", bytes));
+  std::uint8_t* const to = shared_at(b, address, bytes);
+  if (use_at(b, address).copies > 0)
+    fault(fmt::format("writes {:#x}, to where a copy is under way", address));
+  std::memcpy(to, v, bytes);
 }
 
 std::int32_t load_acquire(const std::int32_t* p) {

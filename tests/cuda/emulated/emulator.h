@@ -96,6 +96,8 @@ std::uint8_t* dynamic_shared();
 std::uint32_t shared_address(const void* p);
 /// `threads` 0: all that have not ended.
 void block_barrier(int id, int threads);
+/// Without waiting for the others.
+void block_barrier_arrive(int id, int threads);
 /// setmaxnreg. A block has no registers but those that it came with: `more` waits until others gave
 /// up enough.
 void set_registers(int registers, bool more);
@@ -119,6 +121,7 @@ void copy_to_cluster(std::uint32_t to, const void* from, std::uint32_t bytes,
 /// Into what `p` is in the cluster's block `rank`, for its barrier.
 void send(std::int32_t value, const std::int32_t* p, std::uint32_t barrier, int rank);
 void load_shared(std::uint32_t address, void* out, std::uint32_t bytes);
+void store_shared(std::uint32_t address, const void* v, std::uint32_t bytes);
 /// The second load in a row of a thread that finds the same value waits for a store_release().
 std::int32_t load_acquire(const std::int32_t* p);
 void store_release(std::int32_t* p, std::int32_t value);

@@ -57,6 +57,10 @@ inline float2 load_shared_8(std::uint32_t address) {
   return v;
 }
 
+inline void store_shared_8(std::uint32_t address, std::uint32_t a, std::uint32_t b) {
+  const uint2 v = {a, b};
+  emulated::store_shared(address, &v, sizeof v);
+}
 inline void shared_loads_done() {}
 
 inline void store_if(void* p, std::uint32_t v, bool store) {
@@ -95,6 +99,9 @@ inline float exp2_approximate(float x) { return std::exp2(x); }
 inline float reciprocal_approximate(float x) { return 1.0F / x; }
 
 inline void named_barrier(int id, int threads) { emulated::block_barrier(id, threads); }
+inline void named_barrier_arrive(int id, int threads) {
+  emulated::block_barrier_arrive(id, threads);
+}
 template <int kRegisters>
 void more_registers() {
   emulated::set_registers(kRegisters, true);
