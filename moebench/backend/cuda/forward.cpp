@@ -193,9 +193,9 @@ Forward::Forward(const MoeProblem& problem, std::shared_ptr<const DeviceWeights>
       packed_for.act != problem.shape.act || weights_->format() != weight_format(problem.scheme)) {
     fail(ErrorCode::kInternal, "cuda: the weights were packed for another layer or format");
   }
-  // Padding is never written, and multiplied all the same.
+  // Padding is never written, and read all the same.
   for (const DeviceBuffer* buffer : {&gate_up_operand_, &down_operand_, &hidden_rows_,
-                                     &gate_up_scales_, &down_scales_, &plan_}) {
+                                     &gate_up_scales_, &down_scales_, &row_pair_, &plan_}) {
     zero(*buffer);
   }
   wait(cudaStream_t{}, "clearing scratch memory");

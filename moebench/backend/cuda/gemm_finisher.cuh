@@ -32,9 +32,9 @@ class Finisher {
       : args_(args), ring_(ring), thread_(static_cast<int>(threadIdx.x) % kFinisherThreads) {}
 
   __device__ void run() const {
-    for (;;) {
-      ptx::named_barrier_arrive(kC1Free, kC1Threads);
-      ptx::named_barrier(kC1Full, kC1Threads);
+    for (std::uint32_t phase = 0;; phase ^= 1) {
+      ptx::named_barrier(kC1Free, kC1Threads);
+      ptx::barrier_wait(ring_.c1_full, phase);
       const std::int32_t slot = *ring_.c1_slot;
       if (slot < 0) return;
       finish(ring_.tiles[slot]);

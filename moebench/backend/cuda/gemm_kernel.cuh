@@ -415,7 +415,7 @@ class Consumer {
   /// `slot`: of the tile.
   __device__ __forceinline__ void c1_is_of(int slot) const {
     if (threadIdx.x == 0) *ring_.c1_slot = slot;
-    ptx::named_barrier_arrive(kC1Full, kC1Threads);
+    ptx::barrier_arrive(ring_.c1_full);
   }
 
   template <int N>
@@ -607,6 +607,7 @@ __global__ void __launch_bounds__(kGemmThreads, 1)
   ring.empty = barriers + kMaxStages * 8;
   ring.writable = barriers + 2 * kMaxStages * 8;
   ring.mailed = barriers + 3 * kMaxStages * 8;
+  ring.c1_full = ring.mailed + kMailSlots * 8;
   ring.tiles = reinterpret_cast<TileSlot*>(shared + (barriers + kBarrierBytes - base));
   ring.mail = reinterpret_cast<std::int32_t*>(ring.tiles + kTileSlots);
   ring.rows = after_ring;
@@ -624,6 +625,7 @@ __global__ void __launch_bounds__(kGemmThreads, 1)
       ptx::barrier_init(ring.writable_at(stage), kTeamBlocks);
     }
     for (int slot = 0; slot < kMailSlots; ++slot) ptx::barrier_init(ring.mailed_at(slot), 1);
+    ptx::barrier_init(ring.c1_full, kConsumerThreads);
     ptx::barrier_init_fence();
   }
   if constexpr (kTeamBlocks == 1) {

@@ -30,7 +30,6 @@ inline constexpr int kConsumerRegisters =
 /// Named barriers (0 is that of __syncthreads).
 inline constexpr int kAllConsumers = 1;
 inline constexpr int kC1Free = 2;  ///< finishers have read all of it
-inline constexpr int kC1Full = 3;
 inline constexpr int kFinisherThreads = 64;
 inline constexpr int kC1Threads = kConsumerThreads + kFinisherThreads;
 /// Gate and up in 16 bits.
@@ -58,7 +57,7 @@ __device__ constexpr int row_slots(int max_tile_rows) {
 /// Pieces that the first block of a team has taken and the second is still to read of: as many as
 /// the ring has stages, because it does not get their tokens without the other.
 inline constexpr int kMailSlots = kTileSlots;
-inline constexpr int kBarrierBytes = (3 * kMaxStages + kMailSlots) * 8;
+inline constexpr int kBarrierBytes = (3 * kMaxStages + kMailSlots + 1) * 8;
 inline constexpr int kRingBytes =
     (kSharedBytes - 1024 - kExchangeBytes - kScaleStages * kScaleStageBytes - kBarrierBytes -
      kTileSlots * kTileSlotBytes - kMailSlots * 4 - 4) /
@@ -254,6 +253,7 @@ struct Ring {
   std::uint32_t rows;     ///< shared address; GEMM2: pairs of a tile's rows
   int row_slots;          ///< power of two
   std::uint32_t c1;       ///< shared address, see C1Place; with finishers only
+  std::uint32_t c1_full;  ///< barrier
   std::int32_t* c1_slot;  ///< of the tile that c1 is of; -1: there is no more
   int stages;
   int stage_bytes;

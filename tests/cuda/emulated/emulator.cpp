@@ -735,9 +735,7 @@ std::uint32_t shared_address(const void* p) {
          static_cast<std::uint32_t>(static_cast<const std::uint8_t*>(p) - block().shared);
 }
 
-namespace {
-/// Nothing where the arrival was the last.
-BlockBarrier* arrive_at(int id, int threads) {
+void block_barrier(int id, int threads) {
   Block& b = block();
   if (id < 0 || id >= kNamedBarriers) fault(fmt::format("there is no barrier {}", id));
   BlockBarrier& barrier = b.barriers[static_cast<std::size_t>(id)];
@@ -747,20 +745,10 @@ BlockBarrier* arrive_at(int id, int threads) {
                       barrier.threads));
   }
   barrier.threads = threads;
-  if (++barrier.arrived < expected) return &barrier;
-  complete(barrier);
-  return nullptr;
+  if (++barrier.arrived == expected) return complete(barrier);
+  wait_for(barrier.rounds, barrier.rounds.value + 1,
+           {"barrier {}", static_cast<std::uint64_t>(id)});
 }
-}  // namespace
-
-void block_barrier(int id, int threads) {
-  if (BlockBarrier* const barrier = arrive_at(id, threads)) {
-    wait_for(barrier->rounds, barrier->rounds.value + 1,
-             {"barrier {}", static_cast<std::uint64_t>(id)});
-  }
-}
-
-void block_barrier_arrive(int id, int threads) { (void)arrive_at(id, threads); }
 
 void set_registers(int registers, bool more) {
   Thread& thread = self();

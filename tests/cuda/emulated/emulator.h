@@ -96,8 +96,6 @@ std::uint8_t* dynamic_shared();
 std::uint32_t shared_address(const void* p);
 /// `threads` 0: all that have not ended.
 void block_barrier(int id, int threads);
-/// Without waiting for the others.
-void block_barrier_arrive(int id, int threads);
 /// setmaxnreg. A block has no registers but those that it came with: `more` waits until others gave
 /// up enough.
 void set_registers(int registers, bool more);

@@ -99,9 +99,6 @@ inline float exp2_approximate(float x) { return std::exp2(x); }
 inline float reciprocal_approximate(float x) { return 1.0F / x; }
 
 inline void named_barrier(int id, int threads) { emulated::block_barrier(id, threads); }
-inline void named_barrier_arrive(int id, int threads) {
-  emulated::block_barrier_arrive(id, threads);
-}
 template <int kRegisters>
 void more_registers() {
   emulated::set_registers(kRegisters, true);
