@@ -194,7 +194,10 @@ void add_machine_flags(FlagParser& flags, RunOptions& options) {
                     static_cast<int>(parse_integer(source, words.front(), 0, kMaxThreads));
               });
   flags.value("--isa", "NAME", "Force the CPU path: portable, avx2, ... (the fastest here)",
-              word_into(options.isa, "an ISA, as moebench check lists them"));
+              [&options](const std::string& source, const Words& words) {
+                word_into(options.isa, "an ISA, as moebench check lists them")(source, words);
+                options.isa_source = source;
+              });
 }
 
 void add_scheme_flag(FlagParser& flags, RunOptions& options, const std::string& defaults) {

@@ -35,9 +35,10 @@ struct RunOptions {
   std::string backend = "auto";    ///< or names of backends, separated by commas
   double device_timeout_s = 60.0;  ///< before a device that does not answer is taken for hung
   std::vector<Scheme> schemes = {Scheme::kFp8, Scheme::kNvfp4};
-  std::string baseline;  ///< kernel or scheme; empty: the fp8 kernel if there is one
-  int threads = 0;       ///< 0: all
-  std::string isa;       ///< empty: the fastest here
+  std::string baseline;              ///< kernel or scheme; empty: the fp8 kernel if there is one
+  int threads = 0;                   ///< 0: all
+  std::string isa;                   ///< empty: the fastest here
+  std::string isa_source = "--isa";  ///< or MOEBENCH_ISA: what to blame for it
   GraphMode graph = GraphMode::kBoth;
   bool autotune = false;  ///< measure tile configurations where a kernel has several
   // Input.

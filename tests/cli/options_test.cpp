@@ -178,6 +178,8 @@ TEST(Options, TheEnvironmentSetsWhatNoFlagDoes) {
   EXPECT_EQ(options.renormalize, std::optional<bool>(false));
   EXPECT_TRUE(options.phases);
   EXPECT_EQ(options.isa, "portable");
+  EXPECT_EQ(options.isa_source, "MOEBENCH_ISA");
+  EXPECT_EQ(parse({"--isa", "avx2"}).isa_source, "--isa");
   EXPECT_EQ(options.format, Format::kJson);
 }
 
