@@ -270,7 +270,7 @@ void Run::run_layer(const Layer& layer) {
       if (pass == 0)
         say(fmt::format("Testing: {}\n", sub_label(layer, plan_.comparisons[comparison])));
       stop_if_nobody_listens();
-      if (stop_flag().load()) throw Interrupted{};
+      throw_if_stopped();
       if (work[c].empty()) continue;
       for (Outcome& outcome : bench.compare(plan_.comparisons[comparison], work[c])) {
         results_.record(comparison, std::move(outcome));
@@ -339,7 +339,7 @@ MachineRates Run::measure_rates(Device* device) {
                        : std::string("measuring this machine's read bandwidth"),
                    0.0);
   if (device == nullptr) {
-    host_rates_.emplace(thread_count(options_));
+    host_rates_.emplace(thread_count(options_), 0, throw_if_stopped);
     measured = host_rates_->at_start();
     rate_watch_.emplace([this] { return host_rates_->read_now(); },
                         RateReading{.read_bytes_per_s = measured.read_bytes_per_s,

@@ -124,6 +124,19 @@ TEST(Interrupt, StopsWhileWeightsArePacked) {
   }
 }
 
+TEST(Interrupt, StopsWhileTheReadRateIsMeasured) {
+  // The header is printed just before. A signal that comes later than meant ends in the same way.
+  const ScratchFolder folder;
+  const CommandResult run =
+      run_command(many_cases(folder.file("cases.journal")),
+                  {.signal_number = SIGINT, .signal_after_text = "Benchmarking models:"});
+  EXPECT_EQ(run.exit_code, 130) << run.err;
+  EXPECT_THAT(run.err, HasSubstr("note: interrupted; what is finished follows\n"));
+  if (!kSanitized) {
+    EXPECT_LT(run.seconds, 5.0);
+  }
+}
+
 TEST(Interrupt, ASecondInterruptEndsAtOnce) {
   const CommandResult run = run_command({"--models", "qwen3-30b-a3b", "--batch-sizes", "1:64"},
                                         {.signal_number = SIGINT,
