@@ -89,6 +89,10 @@ struct Invocation {
 /// value.
 [[nodiscard]] Invocation parse_command_line(const std::vector<std::string>& args);
 
+/// A line for each variable MOEBENCH_... of `environment` that is no flag's: misspelt, it would be
+/// ignored unseen. No more than a warning: scripts may have such variables of their own.
+[[nodiscard]] std::vector<std::string> unknown_variables(const char* const* environment);
+
 /// The format that `path`'s extension stands for; JSON where it says nothing.
 [[nodiscard]] Format format_of_path(const std::string& path);
 

@@ -193,6 +193,29 @@ TEST(Options, ABadVariableIsNamed) {
   EXPECT_THAT(refusal({}), HasSubstr("MOEBENCH_TP_SIZES: '0'"));
 }
 
+std::vector<std::string> unknown_of(std::vector<const char*> environment) {
+  environment.push_back(nullptr);
+  return unknown_variables(environment.data());
+}
+
+TEST(Options, AnUnknownVariableIsNamedWithItsValueAndTheClosestName) {
+  EXPECT_THAT(unknown_of({"MOEBENCH_ISSA=avx2"}),
+              ElementsAre("MOEBENCH_ISSA: no such variable, its value 'avx2' is ignored; "
+                          "did you mean MOEBENCH_ISA?"));
+  EXPECT_THAT(unknown_of({"MOEBENCH_BATCHSIZES=1 2", "MOEBENCH_WORKING_FOLDER=/x\n"}),
+              ElementsAre(HasSubstr("MOEBENCH_BATCH_SIZES?"),
+                          AllOf(HasSubstr("MOEBENCH_WORKING_FOLDER: "), HasSubstr("'/x\\x0a'"),
+                                HasSubstr("see moebench --help"))));
+}
+
+TEST(Options, VariablesOfAnyCommandAndOfTheTestsAreKnown) {
+  EXPECT_THAT(unknown_of({"MOEBENCH_ISA=avx2", "MOEBENCH_RATES=1", "MOEBENCH_JSON=1",
+                          "MOEBENCH_PHASES=1", "MOEBENCH_TEST_ROUNDS=3",
+                          "MOEBENCH_SLIP=", "MOEBENCH_SLIP", "MOEBENCHED=1", "PATH=/bin"}),
+              testing::IsEmpty());
+  EXPECT_THAT(unknown_variables(nullptr), testing::IsEmpty());
+}
+
 TEST(Options, AnUnknownFlagGetsASuggestion) {
   EXPECT_THAT(refusal({"--batch-size", "4"}),
               AllOf(HasSubstr("--batch-size: unknown flag"), HasSubstr("--batch-sizes")));
