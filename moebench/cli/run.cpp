@@ -161,9 +161,9 @@ double Run::total_work() const {
 int Run::execute() {
   validate_routing();
   if (!options_.resume.empty()) results_.resume(options_.resume);
+  if (!options_.dry_run && !files_.journal.empty()) results_.keep_in(files_.journal);
   say_notes();
   if (options_.dry_run) return print_plan(options_, plan_, available_memory_bytes(), console_);
-  if (!files_.journal.empty()) results_.keep_in(files_.journal);
   progress_ = std::make_unique<Progress>(console_, console_.shows_status() ? total_work() : 0.0);
   announce_refusals();
   print_header();
@@ -173,7 +173,7 @@ int Run::execute() {
     console_.note("interrupted; what is finished follows");
   }
   if (results_.resumed() > 0) {
-    console_.note(fmt::format("cases taken from {}, measured when and where that was written: {}",
+    console_.note(fmt::format("cases taken from {}, measured when that was written: {}",
                               printable(options_.resume), results_.resumed()));
   }
   finish(report());
