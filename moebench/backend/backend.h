@@ -26,6 +26,7 @@ struct BackendOptions {
   int threads = 0;         ///< CPU threads; 0 = all that this process may use
   std::string forced_isa;  ///< empty: the fastest here; else as MOEBENCH_ISA ("portable", "avx2",
                            ///< "avx512", "avx512_bf16", ...)
+  std::string isa_source = "options.isa";  ///< what gave forced_isa: messages begin with it
   double device_timeout_s = 60.0;  ///< a device that does not answer for so long is taken for hung
   std::string routing =
       "uniform";          ///< of the cases, as --routing names it: a measured choice is for it

@@ -148,6 +148,13 @@ void FlagParser::positional(const std::string& name, const std::string& help, st
   impl_->app.add_option(name, target, help)->type_name("");
 }
 
+Words FlagParser::variables() const {
+  Words names;
+  for (const Flag& flag : impl_->flags)
+    names.push_back(variable_of(flag.option->get_lnames().front()));
+  return names;
+}
+
 std::optional<std::string> FlagParser::parse(Words args) {
   std::reverse(args.begin(), args.end());
   try {

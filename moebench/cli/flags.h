@@ -41,6 +41,9 @@ class FlagParser {
   /// One word without a flag, optional.
   void positional(const std::string& name, const std::string& help, std::string& target);
 
+  /// The environment variables of all its flags.
+  [[nodiscard]] Words variables() const;
+
   /// The text to print for --help and --version, none for a command to run. Throws kBadInput.
   [[nodiscard]] std::optional<std::string> parse(Words args);
 

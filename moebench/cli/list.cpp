@@ -170,7 +170,8 @@ int env(const Invocation& invocation, Console& console) {
   }
   Fingerprint facts = fingerprint();
   if (invocation.rates) {
-    const MachineRates rates = measure_machine_rates(thread_count(invocation.run));
+    const MachineRates rates =
+        measure_machine_rates(thread_count(invocation.run), 0, throw_if_stopped);
     facts.emplace_back("rates.threads", fmt::to_string(rates.threads));
     add_rates(facts, "rates", rates);
   }

@@ -79,6 +79,7 @@ std::vector<std::string> backend_names(const RunOptions& options) {
 BackendOptions backend_options(const RunOptions& options) {
   return {.threads = thread_count(options),
           .forced_isa = options.isa,
+          .isa_source = options.isa_source,
           .device_timeout_s = options.device_timeout_s,
           .routing = to_string(options.routing),
           .autotune = options.autotune};

@@ -1,5 +1,7 @@
 // The command: parses, dispatches, and turns what nobody else could handle into one line and an
 // exit code.
+#include <unistd.h>
+
 #include <cstdlib>
 #include <exception>
 #include <new>
@@ -22,6 +24,9 @@ using namespace moebench::cli;
 int dispatch(const std::vector<std::string>& argv) {
   const Invocation invocation = parse_command_line({argv.begin() + 1, argv.end()});
   Console console(invocation.run.verbosity, invocation.run.color);
+  if (invocation.command != Command::kPrint) {
+    for (const std::string& line : unknown_variables(environ)) console.warn(line);
+  }
   switch (invocation.command) {
     case Command::kPrint:
       console.out(invocation.text);

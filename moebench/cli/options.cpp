@@ -9,6 +9,7 @@
 #include "moebench/cli/flags.h"
 #include "moebench/cli/values.h"
 #include "moebench/core/error.h"
+#include "moebench/model/presets.h"
 
 namespace moebench::cli {
 namespace {
@@ -194,7 +195,10 @@ void add_machine_flags(FlagParser& flags, RunOptions& options) {
                     static_cast<int>(parse_integer(source, words.front(), 0, kMaxThreads));
               });
   flags.value("--isa", "NAME", "Force the CPU path: portable, avx2, ... (the fastest here)",
-              word_into(options.isa, "an ISA, as moebench check lists them"));
+              [&options](const std::string& source, const Words& words) {
+                word_into(options.isa, "an ISA, as moebench check lists them")(source, words);
+                options.isa_source = source;
+              });
 }
 
 void add_scheme_flag(FlagParser& flags, RunOptions& options, const std::string& defaults) {
@@ -279,8 +283,7 @@ void add_console_flags(FlagParser& flags, RunOptions& options) {
   });
 }
 
-std::optional<std::string> parse_run(Invocation& invocation, const Words& args) {
-  FlagParser flags("moebench", kCommandsHelp, kHelpFooter, version_text());
+void add_run_flags(FlagParser& flags, Invocation& invocation) {
   add_layer_flags(flags, invocation.run, invocation.given, kRunDefaults);
   add_scheme_flag(flags, invocation.run, "fp8,nvfp4");
   add_machine_flags(flags, invocation.run);
@@ -289,20 +292,29 @@ std::optional<std::string> parse_run(Invocation& invocation, const Words& args) 
   add_measure_flags(flags, invocation.run);
   add_output_flags(flags, invocation.run);
   add_console_flags(flags, invocation.run);
+}
+
+std::optional<std::string> parse_run(Invocation& invocation, const Words& args) {
+  FlagParser flags("moebench", kCommandsHelp, kHelpFooter, version_text());
+  add_run_flags(flags, invocation);
   return flags.parse(args);
 }
 
-std::optional<std::string> parse_check_command(Invocation& invocation, const Words& args) {
-  FlagParser flags("moebench check",
-                   "moebench check: every kernel, scheme option and CPU path against the reference",
-                   kHelpFooter, version_text());
-  const LayersGiven& given = invocation.given;
+void add_check_flags(FlagParser& flags, Invocation& invocation) {
   add_layer_flags(flags, invocation.run, invocation.given, kCheckDefaults);
   add_scheme_flag(flags, invocation.run, "all");
   add_machine_flags(flags, invocation.run);
   add_autotune_flag(flags, invocation.run);
   add_input_flags(flags, invocation.run, invocation.given, "both; with --models fp16");
   add_console_flags(flags, invocation.run);
+}
+
+std::optional<std::string> parse_check_command(Invocation& invocation, const Words& args) {
+  FlagParser flags("moebench check",
+                   "moebench check: every kernel, scheme option and CPU path against the reference",
+                   kHelpFooter, version_text());
+  add_check_flags(flags, invocation);
+  const LayersGiven& given = invocation.given;
   invocation.run.schemes.assign(std::begin(kAllSchemes), std::end(kAllSchemes));
   invocation.run.per_act_token = {0, 1};
   invocation.run.per_out_ch = {0, 1};
@@ -319,16 +331,20 @@ std::optional<std::string> parse_check_command(Invocation& invocation, const Wor
   return std::nullopt;
 }
 
-std::optional<std::string> parse_list(Invocation& invocation, const Words& args) {
-  FlagParser flags(
-      "moebench list",
-      "moebench list models|backends|schemes|routings: what is there, and why not where not",
-      kHelpFooter, version_text());
+void add_list_flags(FlagParser& flags, Invocation& invocation) {
   flags.positional("what", "models, backends, schemes or routings", invocation.list_what);
   add_machine_flags(flags, invocation.run);
   flags.group("Output");
   flags.toggle("--json", "As JSON", [&invocation](bool on) { invocation.json = on; });
   add_console_flags(flags, invocation.run);
+}
+
+std::optional<std::string> parse_list(Invocation& invocation, const Words& args) {
+  FlagParser flags(
+      "moebench list",
+      "moebench list models|backends|schemes|routings: what is there, and why not where not",
+      kHelpFooter, version_text());
+  add_list_flags(flags, invocation);
   if (std::optional<std::string> text = flags.parse(args)) return text;
   if (invocation.list_what.empty()) {
     fail(ErrorCode::kBadInput, "list: nothing named; use one of {}", fmt::join(kListKinds, ", "));
@@ -337,16 +353,33 @@ std::optional<std::string> parse_list(Invocation& invocation, const Words& args)
   return std::nullopt;
 }
 
-std::optional<std::string> parse_env(Invocation& invocation, const Words& args) {
-  FlagParser flags("moebench env", "moebench env: the machine, as every result records it",
-                   kHelpFooter, version_text());
+void add_env_flags(FlagParser& flags, Invocation& invocation) {
   flags.group("Output");
   flags.toggle("--json", "As JSON", [&invocation](bool on) { invocation.json = on; });
   flags.toggle("--rates", "Also measure the read bandwidth and the peak arithmetic rate",
                [&invocation](bool on) { invocation.rates = on; });
   add_machine_flags(flags, invocation.run);
   add_console_flags(flags, invocation.run);
+}
+
+std::optional<std::string> parse_env(Invocation& invocation, const Words& args) {
+  FlagParser flags("moebench env", "moebench env: the machine, as every result records it",
+                   kHelpFooter, version_text());
+  add_env_flags(flags, invocation);
   return flags.parse(args);
+}
+
+/// Of the flags of all commands: a variable that is set for one is no mistake under another.
+Words known_variables() {
+  Words names = {"MOEBENCH_TEST_ROUNDS"};  // the tests' own
+  for (const auto add_flags : {add_run_flags, add_check_flags, add_list_flags, add_env_flags}) {
+    Invocation unused;
+    FlagParser flags("", "", "", "");
+    add_flags(flags, unused);
+    const Words of_command = flags.variables();
+    names.insert(names.end(), of_command.begin(), of_command.end());
+  }
+  return names;
 }
 
 }  // namespace
@@ -381,6 +414,30 @@ Invocation parse_command_line(const std::vector<std::string>& args) {
     invocation.text = *text;
   }
   return invocation;
+}
+
+std::vector<std::string> unknown_variables(const char* const* environment) {
+  constexpr std::string_view kPrefix = "MOEBENCH_";
+  Words messages;
+  Words known;
+  for (; environment != nullptr && *environment != nullptr; ++environment) {
+    const std::string_view variable = *environment;
+    const std::size_t equals = variable.find('=');
+    if (!variable.starts_with(kPrefix) || equals >= variable.size() - 1) continue;
+    if (known.empty()) known = known_variables();
+    const std::string name(variable.substr(0, equals));
+    if (std::count(known.begin(), known.end(), name) > 0) continue;
+    // Without what all names have in common: a misspelling may be a third of the rest.
+    Words rests;
+    for (const std::string& other : known) rests.push_back(other.substr(kPrefix.size()));
+    const std::string closest = closest_name(name.substr(kPrefix.size()), rests);
+    messages.push_back(fmt::format("{}: no such variable, its value '{}' is ignored; {}",
+                                   printable(name), printable(variable.substr(equals + 1)),
+                                   closest.empty()
+                                       ? "see moebench --help"
+                                       : fmt::format("did you mean {}{}?", kPrefix, closest)));
+  }
+  return messages;
 }
 
 Format format_of_path(const std::string& path) {

@@ -35,9 +35,10 @@ struct RunOptions {
   std::string backend = "auto";    ///< or names of backends, separated by commas
   double device_timeout_s = 60.0;  ///< before a device that does not answer is taken for hung
   std::vector<Scheme> schemes = {Scheme::kFp8, Scheme::kNvfp4};
-  std::string baseline;  ///< kernel or scheme; empty: the fp8 kernel if there is one
-  int threads = 0;       ///< 0: all
-  std::string isa;       ///< empty: the fastest here
+  std::string baseline;              ///< kernel or scheme; empty: the fp8 kernel if there is one
+  int threads = 0;                   ///< 0: all
+  std::string isa;                   ///< empty: the fastest here
+  std::string isa_source = "--isa";  ///< or MOEBENCH_ISA: what to blame for it
   GraphMode graph = GraphMode::kBoth;
   bool autotune = false;  ///< measure tile configurations where a kernel has several
   // Input.
@@ -87,6 +88,10 @@ struct Invocation {
 /// `args` without the program's name. Throws kBadInput with one line that names the flag and its
 /// value.
 [[nodiscard]] Invocation parse_command_line(const std::vector<std::string>& args);
+
+/// A line for each variable MOEBENCH_... of `environment` that is no flag's: misspelt, it would be
+/// ignored unseen. No more than a warning: scripts may have such variables of their own.
+[[nodiscard]] std::vector<std::string> unknown_variables(const char* const* environment);
 
 /// The format that `path`'s extension stands for; JSON where it says nothing.
 [[nodiscard]] Format format_of_path(const std::string& path);

@@ -161,9 +161,9 @@ double Run::total_work() const {
 int Run::execute() {
   validate_routing();
   if (!options_.resume.empty()) results_.resume(options_.resume);
+  if (!options_.dry_run && !files_.journal.empty()) results_.keep_in(files_.journal);
   say_notes();
   if (options_.dry_run) return print_plan(options_, plan_, available_memory_bytes(), console_);
-  if (!files_.journal.empty()) results_.keep_in(files_.journal);
   progress_ = std::make_unique<Progress>(console_, console_.shows_status() ? total_work() : 0.0);
   announce_refusals();
   print_header();
@@ -173,7 +173,7 @@ int Run::execute() {
     console_.note("interrupted; what is finished follows");
   }
   if (results_.resumed() > 0) {
-    console_.note(fmt::format("cases taken from {}, measured when and where that was written: {}",
+    console_.note(fmt::format("cases taken from {}, measured when that was written: {}",
                               printable(options_.resume), results_.resumed()));
   }
   finish(report());
@@ -270,7 +270,7 @@ void Run::run_layer(const Layer& layer) {
       if (pass == 0)
         say(fmt::format("Testing: {}\n", sub_label(layer, plan_.comparisons[comparison])));
       stop_if_nobody_listens();
-      if (stop_flag().load()) throw Interrupted{};
+      throw_if_stopped();
       if (work[c].empty()) continue;
       for (Outcome& outcome : bench.compare(plan_.comparisons[comparison], work[c])) {
         results_.record(comparison, std::move(outcome));
@@ -339,7 +339,7 @@ MachineRates Run::measure_rates(Device* device) {
                        : std::string("measuring this machine's read bandwidth"),
                    0.0);
   if (device == nullptr) {
-    host_rates_.emplace(thread_count(options_));
+    host_rates_.emplace(thread_count(options_), 0, throw_if_stopped);
     measured = host_rates_->at_start();
     rate_watch_.emplace([this] { return host_rates_->read_now(); },
                         RateReading{.read_bytes_per_s = measured.read_bytes_per_s,

@@ -8,6 +8,7 @@
 #include "moebench/cli/machine.h"
 #include "moebench/cli/signals.h"
 #include "moebench/core/error.h"
+#include "moebench/measure/fingerprint.h"
 #include "moebench/measure/statistics.h"
 
 namespace moebench::cli {
@@ -25,6 +26,13 @@ void RunResults::resume(const std::string& path) {
   if (!content.warning.empty()) {
     console_.warn(fmt::format("{}: {}", printable(path), content.warning));
   }
+  if (content.machine.empty()) {
+    console_.warn(
+        fmt::format("{}: does not say what machine its cases were measured on; they are "
+                    "taken all the same",
+                    printable(path)));
+  }
+  require_same_machine(path, content.machine, comparable_facts());
   for (CaseResult& result : content.results) {
     // An error may have been the moment's; a verdict stays.
     if (result.status == Status::kOk || result.status == Status::kFailed) {
@@ -32,17 +40,41 @@ void RunResults::resume(const std::string& path) {
       resumed_.insert_or_assign(std::move(id), std::move(result));
     }
   }
+  if (!resumed_.empty()) require_same_kernels(path);
 }
 
-bool RunResults::take_resumed(std::size_t comparison, std::size_t column) {
-  if (resumed_.empty()) return false;
+void RunResults::keep_in(const std::string& path) { journal_ = Journal(path, comparable_facts()); }
+
+const CaseResult* RunResults::find_resumed(std::size_t comparison, std::size_t column) const {
+  if (resumed_.empty()) return nullptr;
   const Comparison& sizes = plan_.comparisons[comparison];
   const auto found =
       resumed_.find(case_id(options_, plan_.layers[sizes.layer], sizes, plan_.columns[column]));
-  if (found == resumed_.end()) return false;
-  ++(found->second.status == Status::kOk ? tally_.ok : tally_.failed);
+  return found == resumed_.end() ? nullptr : &found->second;
+}
+
+/// An id names neither the device nor what the defaults of --isa and --threads were.
+void RunResults::require_same_kernels(const std::string& path) const {
+  for (std::size_t comparison = 0; comparison < plan_.comparisons.size(); ++comparison) {
+    for (std::size_t column = 0; column < plan_.columns.size(); ++column) {
+      const CaseResult* const found = find_resumed(comparison, column);
+      if (found == nullptr) continue;
+      // A case's own detail may go on with the tiles that were chosen for it.
+      const std::string here = plan_.columns[column].kernel->detail();
+      if (found->kernel_detail.starts_with(here)) continue;
+      fail(ErrorCode::kBadInput,
+           "{}: {} was measured with '{}', here it is '{}'; name another journal", printable(path),
+           printable(found->id), printable(found->kernel_detail), printable(here));
+    }
+  }
+}
+
+bool RunResults::take_resumed(std::size_t comparison, std::size_t column) {
+  const CaseResult* const found = find_resumed(comparison, column);
+  if (found == nullptr) return false;
+  ++(found->status == Status::kOk ? tally_.ok : tally_.failed);
   ++tally_.resumed;
-  results_.insert_or_assign(case_index(comparison, column), found->second);
+  results_.insert_or_assign(case_index(comparison, column), *found);
   return true;
 }
 

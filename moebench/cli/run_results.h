@@ -23,12 +23,13 @@ class RunResults {
   RunResults(const RunOptions& options, const Plan& plan, Console& console)
       : options_(options), plan_(plan), console_(console) {}
 
-  /// Reads a journal whose finished cases need not run again.
+  /// Reads a journal whose finished cases need not run again. Throws kBadInput where they are of
+  /// another machine, build, device or CPU path.
   void resume(const std::string& path);
   /// How many cases of this run the resumed journal has given so far.
   [[nodiscard]] std::int64_t resumed() const { return tally_.resumed; }
   /// Finished cases go to this journal from here on.
-  void keep_in(const std::string& path) { journal_ = Journal(path); }
+  void keep_in(const std::string& path);
 
   /// True where the resumed journal holds the case: it is then a result of this run.
   [[nodiscard]] bool take_resumed(std::size_t comparison, std::size_t column);
@@ -55,6 +56,9 @@ class RunResults {
     int error_exit = 0;  ///< of the first error; 1 where any was of our own
   };
 
+  /// The resumed journal's result of a case; null where it has none.
+  [[nodiscard]] const CaseResult* find_resumed(std::size_t comparison, std::size_t column) const;
+  void require_same_kernels(const std::string& path) const;
   void add_speedup(std::size_t comparison, std::size_t column, CaseResult& result) const;
   [[nodiscard]] std::size_t case_index(std::size_t comparison, std::size_t column) const {
     return comparison * plan_.columns.size() + column;

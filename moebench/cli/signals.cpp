@@ -39,6 +39,9 @@ void install_signal_handlers() {
 
 const StopFlag& stop_flag() { return stop_requested; }
 void request_stop() { stop_requested.store(true); }
+void throw_if_stopped() {
+  if (stop_requested.load()) throw Interrupted{};
+}
 
 void expect_hanging_exit() { hanging_exit.store(true); }
 bool exit_may_hang() { return hanging_exit.load(); }

@@ -14,6 +14,8 @@ void install_signal_handlers();
 [[nodiscard]] const StopFlag& stop_flag();
 /// Sets the flag without a signal: the reason to stop is our own.
 void request_stop();
+/// Throws Interrupted where the flag is set.
+void throw_if_stopped();
 /// 130 or 143 after a signal, 0 before one.
 [[nodiscard]] int signal_exit_code();
 

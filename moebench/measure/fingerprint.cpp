@@ -149,6 +149,18 @@ Fingerprint fingerprint() {
   return out;
 }
 
+Fingerprint comparable_facts() {
+  constexpr std::string_view kOfTheCpu[] = {"cpu.model",   "cpu.vendor",       "cpu.architecture",
+                                            "cpu.family",  "cpu.model_number", "cpu.stepping",
+                                            "cpu.threads", "cpu.quota",        "cpu.isa"};
+  Fingerprint facts = fingerprint();
+  std::erase_if(facts, [&](const auto& fact) {
+    return !fact.first.starts_with("build.") &&
+           std::find(std::begin(kOfTheCpu), std::end(kOfTheCpu), fact.first) == std::end(kOfTheCpu);
+  });
+  return facts;
+}
+
 std::int64_t available_memory_bytes() {
   const MemoryLimits limits = read_memory_limits("");
   if (limits.available_bytes) return *limits.available_bytes;

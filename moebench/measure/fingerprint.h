@@ -18,6 +18,10 @@ namespace moebench {
 using Fingerprint = std::vector<std::pair<std::string, std::string>>;
 [[nodiscard]] Fingerprint fingerprint();
 
+/// Those facts that times must agree in to be compared: the CPU, how much of it may be used, and
+/// the build. Not what changes from day to day on one machine.
+[[nodiscard]] Fingerprint comparable_facts();
+
 /// Memory that this process may still take: MemAvailable, less where a cgroup limit is tighter.
 [[nodiscard]] std::int64_t available_memory_bytes();
 

@@ -52,7 +52,7 @@ double operations(const FlopKernel& kernel, int threads, std::int64_t steps) {
   return static_cast<double>(steps) * static_cast<double>(kernel.flops_per_step) * threads;
 }
 
-double flops_per_s(const FlopKernel& kernel, int threads) {
+double flops_per_s(const FlopKernel& kernel, int threads, const BetweenPasses& between) {
   constexpr std::int64_t kFirstSteps = 20'000;
   std::int64_t steps = kFirstSteps;
   double seconds = seconds_of(kernel, threads, steps);
@@ -64,6 +64,7 @@ double flops_per_s(const FlopKernel& kernel, int threads) {
       static_cast<std::int64_t>(static_cast<double>(steps) * std::max(kFlopSeconds / seconds, 1.0));
   double best = seconds_of(kernel, threads, steps);
   for (int pass = 1; pass < kFlopPasses; ++pass) {
+    between();
     best = std::min(best, seconds_of(kernel, threads, steps));
   }
   return operations(kernel, threads, steps) / best;
@@ -75,27 +76,17 @@ double flops_per_s(const FlopKernel& kernel, int threads) {
 /// on its NUMA node).
 class HostRates::Stream {
  public:
-  Stream(int threads, std::int64_t bytes)
+  Stream(int threads, std::int64_t bytes, const BetweenPasses& between)
       : threads_(threads),
         slice_bytes_(round_up(std::max(bytes / threads, kLeastSlice), kReadSliceMultiple)),
         buffer_(checked_product("memory rate", {slice_bytes_, threads})) {
-    constexpr std::uint64_t kSpread =
-        0x9E3779B97F4A7C15;  // odd: consecutive words differ in all bytes
-    std::uint64_t* const words = buffer_.as<std::uint64_t>().data();
-    std::uint64_t sum = 0;
-#pragma omp parallel num_threads(threads_) reduction(+ : sum)
-    {
-      const std::int64_t count = slice_bytes_ / 8;
-      for (std::int64_t slice = omp_get_thread_num(); slice < threads_;
-           slice += omp_get_num_threads()) {
-        std::uint64_t* const out = words + slice * count;
-        for (std::int64_t i = 0; i < count; ++i) {
-          out[i] = static_cast<std::uint64_t>(slice * count + i + 1) * kSpread;
-          sum += out[i];
-        }
-      }
+    // In parts: the first touch of a page is many times slower than a read.
+    constexpr std::int64_t kPartWords = std::int64_t{1} << 22;
+    const std::int64_t count = slice_bytes_ / 8;
+    for (std::int64_t first = 0; first < count; first += kPartWords) {
+      between();
+      fill(first, std::min(first + kPartWords, count));
     }
-    expected_sum_ = sum;
   }
 
   [[nodiscard]] std::int64_t bytes() const { return buffer_.size(); }
@@ -120,21 +111,41 @@ class HostRates::Stream {
   }
 
  private:
+  /// Words `first` to `last` of each slice.
+  void fill(std::int64_t first, std::int64_t last) {
+    constexpr std::uint64_t kSpread =
+        0x9E3779B97F4A7C15;  // odd: consecutive words differ in all bytes
+    std::uint64_t* const words = buffer_.as<std::uint64_t>().data();
+    const std::int64_t count = slice_bytes_ / 8;
+    std::uint64_t sum = 0;
+#pragma omp parallel num_threads(threads_) reduction(+ : sum)
+    for (std::int64_t slice = omp_get_thread_num(); slice < threads_;
+         slice += omp_get_num_threads()) {
+      std::uint64_t* const out = words + slice * count;
+      for (std::int64_t i = first; i < last; ++i) {
+        out[i] = static_cast<std::uint64_t>(slice * count + i + 1) * kSpread;
+        sum += out[i];
+      }
+    }
+    expected_sum_ += sum;
+  }
+
   int threads_;
   std::int64_t slice_bytes_;
   Buffer buffer_;
   std::uint64_t expected_sum_ = 0;
 };
 
-HostRates::HostRates(int threads, std::int64_t buffer_bytes) {
+HostRates::HostRates(int threads, std::int64_t buffer_bytes, const BetweenPasses& between) {
+  const BetweenPasses ask = between ? between : [] {};
   at_start_.threads = threads > 0 ? threads : allowed_cpus();
   const std::int64_t wanted =
       buffer_bytes > 0 ? buffer_bytes : default_buffer_bytes(at_start_.threads);
-  stream_ = std::make_unique<Stream>(at_start_.threads,
-                                     std::min(wanted, available_memory_bytes() / kFreeMemoryShare));
+  stream_ = std::make_unique<Stream>(
+      at_start_.threads, std::min(wanted, available_memory_bytes() / kFreeMemoryShare), ask);
   at_start_.buffer_bytes = stream_->bytes();
-  measure_reading();
-  measure_multiply_adds();
+  measure_reading(ask);
+  measure_multiply_adds(ask);
 }
 
 HostRates::~HostRates() = default;
@@ -144,11 +155,14 @@ HostRates& HostRates::operator=(HostRates&&) noexcept = default;
 std::int64_t HostRates::held_bytes() const { return stream_ ? stream_->bytes() : 0; }
 void HostRates::release_memory() { stream_.reset(); }
 
-void HostRates::measure_reading() {
+void HostRates::measure_reading(const BetweenPasses& between) {
   const std::vector<ReadKernel> kernels = read_kernels();
   const auto start = std::chrono::steady_clock::now();
   std::vector<double> best(kernels.size());
-  for (std::size_t k = 0; k < kernels.size(); ++k) best[k] = stream_->pass(kernels[k]);
+  for (std::size_t k = 0; k < kernels.size(); ++k) {
+    between();
+    best[k] = stream_->pass(kernels[k]);
+  }
   // The rest of the time goes to the faster half: a slower one does not become the best.
   std::vector<std::size_t> order(kernels.size());
   for (std::size_t k = 0; k < order.size(); ++k) order[k] = k;
@@ -157,6 +171,7 @@ void HostRates::measure_reading() {
   order.resize((order.size() + 1) / 2);
   std::size_t turn = 0;
   do {
+    between();
     const std::size_t k = order[turn++ % order.size()];
     best[k] = std::min(best[k], stream_->pass(kernels[k]));
   } while (seconds_since(start) < kReadSeconds);
@@ -170,11 +185,12 @@ void HostRates::measure_reading() {
 }
 
 /// The widest form of each kind is the first that flop_kernels() names: for BF16, AMX tiles.
-void HostRates::measure_multiply_adds() {
+void HostRates::measure_multiply_adds(const BetweenPasses& between) {
   for (const FlopKernel& kernel : flop_kernels()) {
     double& rate = kernel.bf16 ? at_start_.bf16_flops_per_s : at_start_.fp32_flops_per_s;
     if (rate > 0.0) continue;
-    rate = flops_per_s(kernel, at_start_.threads);
+    between();
+    rate = flops_per_s(kernel, at_start_.threads, between);
     multipliers_.push_back(kernel);
     multiplier_rates_.push_back(rate);
     if (rate > at_start_.flops_per_s) {
@@ -210,8 +226,9 @@ RateReading HostRates::read_now() const {
   return reading;
 }
 
-MachineRates measure_machine_rates(int threads, std::int64_t buffer_bytes) {
-  return HostRates(threads, buffer_bytes).at_start();
+MachineRates measure_machine_rates(int threads, std::int64_t buffer_bytes,
+                                   const BetweenPasses& between) {
+  return HostRates(threads, buffer_bytes, between).at_start();
 }
 
 double memory_floor_s(std::int64_t weight_bytes, double read_bytes_per_s) {

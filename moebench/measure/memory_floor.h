@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -17,13 +18,16 @@ struct RateReading {
   double flops_per_s = 0.0;  ///< peak of multiply-adds, of the faster of FP32 and BF16
 };
 
+/// Called between passes, some 0.1 s apart; what it throws ends the measuring and passes through.
+using BetweenPasses = std::function<void()>;
+
 /// Measures the host. `buffer_bytes` of memory are shared by the threads; 0 = 512 MiB or 32 MiB a
 /// thread, whichever is more. It is capped to a quarter of the memory that is free. `threads` 0 =
 /// all that this process may use.
 class HostRates {
  public:
   /// Takes about a second, and keeps the memory that it streams through.
-  explicit HostRates(int threads, std::int64_t buffer_bytes = 0);
+  explicit HostRates(int threads, std::int64_t buffer_bytes = 0, const BetweenPasses& between = {});
   ~HostRates();
   HostRates(HostRates&&) noexcept;
   HostRates& operator=(HostRates&&) noexcept;
@@ -43,8 +47,8 @@ class HostRates {
  private:
   class Stream;
 
-  void measure_reading();
-  void measure_multiply_adds();
+  void measure_reading(const BetweenPasses& between);
+  void measure_multiply_adds(const BetweenPasses& between);
 
   MachineRates at_start_;
   std::unique_ptr<Stream> stream_;
@@ -54,7 +58,8 @@ class HostRates {
 };
 
 /// HostRates(...).at_start(), with no memory kept.
-[[nodiscard]] MachineRates measure_machine_rates(int threads, std::int64_t buffer_bytes = 0);
+[[nodiscard]] MachineRates measure_machine_rates(int threads, std::int64_t buffer_bytes = 0,
+                                                 const BetweenPasses& between = {});
 
 /// weight_bytes of the active experts / read rate: no kernel that streams its weights from memory
 /// is faster. 0 where the rate is not known.

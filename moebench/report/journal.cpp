@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <utility>
@@ -19,8 +20,21 @@ namespace {
 constexpr std::int64_t kMaxJournalBytes = std::int64_t{1} << 30;
 constexpr const char* kTool = "moebench";
 
-std::string header_line() {
-  return compact({{"schema_version", kResultSchemaVersion}, {"tool", kTool}}) + "\n";
+nlohmann::ordered_json header() {
+  return {{"schema_version", kResultSchemaVersion}, {"tool", kTool}};
+}
+
+std::string header_line(const JournalMachine& machine) {
+  nlohmann::ordered_json object = header();
+  for (const auto& [key, value] : machine) object["machine"][key] = value;
+  return compact(object) + "\n";
+}
+
+/// Of a text without a newline: whether it may be what an interrupted first append has left.
+bool is_cut_off_header(std::string_view text) {
+  std::string start = compact(header());
+  start.pop_back();  // "}"
+  return start.starts_with(text) || text.starts_with(start);
 }
 
 class Descriptor {
@@ -79,7 +93,22 @@ nlohmann::ordered_json parse_header(std::string_view line, const std::string& pa
   }
 }
 
-void check_header(std::string_view line, const std::string& path) {
+JournalMachine machine_of(const nlohmann::ordered_json& header, const std::string& where) {
+  JournalMachine machine;
+  if (!header.contains("machine")) return machine;
+  const nlohmann::ordered_json& facts = header["machine"];
+  const auto is_text = [](const nlohmann::ordered_json& value) { return value.is_string(); };
+  if (!facts.is_object() || !std::all_of(facts.begin(), facts.end(), is_text)) {
+    fail(ErrorCode::kBadInput, "{}: field 'machine' is no object of strings; the file is damaged",
+         where);
+  }
+  for (const auto& [key, value] : facts.items()) {
+    machine.emplace_back(key, value.get<std::string>());
+  }
+  return machine;
+}
+
+JournalMachine check_header(std::string_view line, const std::string& path) {
   const std::string where = fmt::format("{}: line 1", printable(path));
   const nlohmann::ordered_json header = parse_header(line, path);
   if (!header.contains("tool") || header["tool"] != kTool || !header.contains("schema_version")) {
@@ -90,6 +119,7 @@ void check_header(std::string_view line, const std::string& path) {
          "{}: schema version {}, this tool writes version {}; name another file", where,
          printable(compact(header["schema_version"]), 40), kResultSchemaVersion);
   }
+  return machine_of(header, where);
 }
 
 JournalContent parse_journal(std::string_view text, const std::string& path) {
@@ -99,7 +129,7 @@ JournalContent parse_journal(std::string_view text, const std::string& path) {
     ++line_number;
     const std::size_t end = text.find('\n');
     if (end == std::string_view::npos) {
-      if (line_number == 1 && !header_line().starts_with(text)) refuse_other_file(path);
+      if (line_number == 1 && !is_cut_off_header(text)) refuse_other_file(path);
       // The newline is the last byte of an append: without it the append did not finish.
       content.warning =
           fmt::format("last line (line {}) is cut off, {} bytes ignored", line_number, text.size());
@@ -108,7 +138,7 @@ JournalContent parse_journal(std::string_view text, const std::string& path) {
     const std::string_view line = text.substr(0, end);
     text.remove_prefix(end + 1);
     if (line_number == 1) {
-      check_header(line, path);
+      content.machine = check_header(line, path);
     } else if (!line.empty()) {
       const std::string where = fmt::format("{}: line {}", printable(path), line_number);
       content.results.push_back(result_from_json(parse_object(line, where), where));
@@ -119,7 +149,7 @@ JournalContent parse_journal(std::string_view text, const std::string& path) {
 
 }  // namespace
 
-Journal::Journal(const std::string& path) : path_(path) {
+Journal::Journal(const std::string& path, const JournalMachine& machine) : path_(path) {
   Descriptor fd(::open(path.c_str(), O_RDWR | O_APPEND | O_CREAT | O_CLOEXEC, 0666));
   if (fd.get() < 0) {
     fail(ErrorCode::kIo, "{}: the journal cannot be opened: {}; choose another place",
@@ -130,15 +160,16 @@ Journal::Journal(const std::string& path) : path_(path) {
   if (first_line == std::string::npos) {
     // Empty, or cut off inside the very first append: nothing finished is in it. Anything else is
     // somebody's file.
-    if (!header_line().starts_with(existing)) refuse_other_file(path);
+    if (!is_cut_off_header(existing)) refuse_other_file(path);
     if (::ftruncate(fd.get(), 0) != 0) {
       fail(ErrorCode::kIo, "{}: cannot be written: {}; choose another place", printable(path),
            std::strerror(errno));
     }
-    write_all(fd.get(), header_line(), path);
+    write_all(fd.get(), header_line(machine), path);
     sync_folder_of(path);
   } else {
-    check_header(std::string_view(existing).substr(0, first_line), path);
+    require_same_machine(path, check_header(std::string_view(existing).substr(0, first_line), path),
+                         machine);
     // A cut-off last line holds no finished case; it must not swallow the next append.
     const auto whole = static_cast<off_t>(existing.rfind('\n') + 1);
     if (whole != static_cast<off_t>(existing.size()) && ::ftruncate(fd.get(), whole) != 0) {
@@ -184,6 +215,22 @@ JournalContent read_journal(const std::string& path) {
   const std::string text = read_whole(fd.get(), path);
   if (text.empty()) fail(ErrorCode::kBadInput, "{}: empty; name a journal file", printable(path));
   return parse_journal(text, path);
+}
+
+void require_same_machine(const std::string& path, const JournalMachine& in_journal,
+                          const JournalMachine& here) {
+  std::string first;
+  int others = -1;
+  for (const auto& [key, value] : in_journal) {
+    for (const auto& [key_here, value_here] : here) {
+      if (key != key_here || value == value_here || ++others > 0) continue;
+      first = fmt::format("{} was '{}', here it is '{}'", printable(key), printable(value),
+                          printable(value_here));
+    }
+  }
+  if (others < 0) return;
+  fail(ErrorCode::kBadInput, "{}: measured on another machine or build: {}{}; name another journal",
+       printable(path), first, others == 0 ? "" : fmt::format(" ({} more differ)", others));
 }
 
 }  // namespace moebench

@@ -4,17 +4,22 @@
 #pragma once
 
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "moebench/report/result.h"
 
 namespace moebench {
 
+/// What all cases of a journal were measured on, key and value; empty in files of before.
+using JournalMachine = std::vector<std::pair<std::string, std::string>>;
+
 class Journal {
  public:
   Journal() = default;  ///< keeps nothing
-  explicit Journal(const std::string&
-                       path);  ///< opens for append, first line {schema_version, tool}; throws kIo
+  /// Opens for append; the first line is {schema_version, tool, machine}. Throws kIo, and kBadInput
+  /// for a file that is no journal or one of another machine.
+  explicit Journal(const std::string& path, const JournalMachine& machine = {});
   ~Journal();
   Journal(Journal&& other) noexcept;
   Journal& operator=(Journal&& other) noexcept;
@@ -31,11 +36,17 @@ class Journal {
 };
 
 struct JournalContent {
+  JournalMachine machine;
   std::vector<CaseResult> results;
   std::string warning;  ///< "last line truncated, N bytes ignored" or empty
 };
 /// Throws kBadInput for another schema version, duplicate keys, NaN or a broken line that is not
 /// the last.
 [[nodiscard]] JournalContent read_journal(const std::string& path);
+
+/// Throws kBadInput, with both values, where a fact that both have differs. Times of two machines
+/// or builds in one file would be compared as if they were of one.
+void require_same_machine(const std::string& path, const JournalMachine& in_journal,
+                          const JournalMachine& here);
 
 }  // namespace moebench

@@ -59,7 +59,7 @@ INSTANTIATE_TEST_SUITE_P(
         BadInput{"Class16TokensPast32Bits", {"--batch-sizes", "4294967296"}, 2, "needs"},
         BadInput{"Class16BytesPast63Bits", {"--batch-sizes", "4611686018427387904"}, 2, "needs"},
         BadInput{"CheckOfAnUnknownModel", {"check", "--models", "foo"}, 2, "no model \"foo\""},
-        BadInput{"Class19UnknownIsa", {"--isa", "sse9"}, 2, "sse9"},
+        BadInput{"Class19UnknownIsa", {"--isa", "sse9"}, 2, "moebench: --isa: no ISA 'sse9'"},
         BadInput{"Class26UnknownFlag", {"--batch-sise", "4"}, 2, "--batch-sizes"},
         BadInput{"Class26MissingValue", {"--tp-sizes"}, 2, "--tp-sizes"},
         BadInput{
@@ -121,6 +121,8 @@ TEST(ExitCode, AForcedIsaThatThisCpuLacksIsUnavailable) {
     if (result.exit_code == 0) continue;
     ++missing;
     expect_refused(result, 4, isa);
+    EXPECT_THAT(result.err, HasSubstr("moebench: MOEBENCH_ISA: this "));
+    expect_refused(run_command({"--isa", isa}), 4, "moebench: --isa: this ");
   }
   if (missing == 0) GTEST_SKIP() << "this CPU has every ISA of the build";
 }

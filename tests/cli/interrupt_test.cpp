@@ -112,13 +112,26 @@ TEST(Interrupt, WritesOutWithWhatIsFinished) {
 }
 
 TEST(Interrupt, StopsWhileWeightsArePacked) {
-  // A layer whose packing takes far longer than this test may: 256 experts.
+  // 128 experts: packing begins when the rates are known, after a second or so, and lasts longer.
   const CommandResult run =
-      run_command({"--models", "qwen3-30b-a3b", "--batch-sizes", "1", "--stop", "count:2"},
+      run_command({"--models", "qwen3-30b-a3b", "--batch-sizes", "1:100", "--stop", "count:2"},
                   {.signal_number = SIGINT,
-                   .signal_after_s = 0.3,
+                   .signal_after_s = 1.8,
                    .signal_after_text = "Benchmarking models:"});
   EXPECT_EQ(run.exit_code, 130) << run.err;
+  if (!kSanitized) {
+    EXPECT_LT(run.seconds, 5.0);
+  }
+}
+
+TEST(Interrupt, StopsWhileTheReadRateIsMeasured) {
+  // The header is printed just before. A signal that comes later than meant ends in the same way.
+  const ScratchFolder folder;
+  const CommandResult run =
+      run_command(many_cases(folder.file("cases.journal")),
+                  {.signal_number = SIGINT, .signal_after_text = "Benchmarking models:"});
+  EXPECT_EQ(run.exit_code, 130) << run.err;
+  EXPECT_THAT(run.err, HasSubstr("note: interrupted; what is finished follows\n"));
   if (!kSanitized) {
     EXPECT_LT(run.seconds, 5.0);
   }

@@ -104,5 +104,15 @@ TEST(Listing, AFullStdoutIsReported) {
   EXPECT_EQ(run_command({"list", "models"}, {.stdout_kind = Stdout::kFull}).exit_code, 6);
 }
 
+TEST(Listing, AVariableThatNoFlagHasIsWarnedOf) {
+  const CommandSetup slip = {.environment = {{"MOEBENCH_ISSA", "avx2"}}};
+  const CommandResult result = run_command({"list", "schemes", "-q"}, slip);
+  EXPECT_EQ(result.exit_code, 0);
+  EXPECT_EQ(result.err,
+            "warning: MOEBENCH_ISSA: no such variable, its value 'avx2' is ignored; "
+            "did you mean MOEBENCH_ISA?\n");
+  EXPECT_EQ(run_command({"--version"}, slip).err, "");
+}
+
 }  // namespace
 }  // namespace moebench::cli

@@ -178,6 +178,8 @@ TEST(Options, TheEnvironmentSetsWhatNoFlagDoes) {
   EXPECT_EQ(options.renormalize, std::optional<bool>(false));
   EXPECT_TRUE(options.phases);
   EXPECT_EQ(options.isa, "portable");
+  EXPECT_EQ(options.isa_source, "MOEBENCH_ISA");
+  EXPECT_EQ(parse({"--isa", "avx2"}).isa_source, "--isa");
   EXPECT_EQ(options.format, Format::kJson);
 }
 
@@ -189,6 +191,29 @@ TEST(Options, AnEmptyVariableIsNoValue) {
 TEST(Options, ABadVariableIsNamed) {
   const Variable sizes("MOEBENCH_TP_SIZES", "0");
   EXPECT_THAT(refusal({}), HasSubstr("MOEBENCH_TP_SIZES: '0'"));
+}
+
+std::vector<std::string> unknown_of(std::vector<const char*> environment) {
+  environment.push_back(nullptr);
+  return unknown_variables(environment.data());
+}
+
+TEST(Options, AnUnknownVariableIsNamedWithItsValueAndTheClosestName) {
+  EXPECT_THAT(unknown_of({"MOEBENCH_ISSA=avx2"}),
+              ElementsAre("MOEBENCH_ISSA: no such variable, its value 'avx2' is ignored; "
+                          "did you mean MOEBENCH_ISA?"));
+  EXPECT_THAT(unknown_of({"MOEBENCH_BATCHSIZES=1 2", "MOEBENCH_WORKING_FOLDER=/x\n"}),
+              ElementsAre(HasSubstr("MOEBENCH_BATCH_SIZES?"),
+                          AllOf(HasSubstr("MOEBENCH_WORKING_FOLDER: "), HasSubstr("'/x\\x0a'"),
+                                HasSubstr("see moebench --help"))));
+}
+
+TEST(Options, VariablesOfAnyCommandAndOfTheTestsAreKnown) {
+  EXPECT_THAT(unknown_of({"MOEBENCH_ISA=avx2", "MOEBENCH_RATES=1", "MOEBENCH_JSON=1",
+                          "MOEBENCH_PHASES=1", "MOEBENCH_TEST_ROUNDS=3",
+                          "MOEBENCH_SLIP=", "MOEBENCH_SLIP", "MOEBENCHED=1", "PATH=/bin"}),
+              testing::IsEmpty());
+  EXPECT_THAT(unknown_variables(nullptr), testing::IsEmpty());
 }
 
 TEST(Options, AnUnknownFlagGetsASuggestion) {

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <fstream>
 #include <nlohmann/json.hpp>
 #include <regex>
 
@@ -130,6 +131,68 @@ TEST(RunOutput, OutHoldsTheReportAndItsJournalGoesAway) {
   EXPECT_THAT(run.out, HasSubstr("Times are in"));
   EXPECT_EQ(Json::parse(read_text(folder.file("r.json")))["results"].size(), 1U);
   EXPECT_FALSE(std::filesystem::exists(folder.file("r.json.journal")));
+}
+
+/// `text` with what stands between `before` and the next quote replaced.
+std::string with_other_value(std::string text, const std::string& before,
+                             const std::string& value) {
+  const std::size_t at = text.find(before);
+  if (at == std::string::npos) return "no " + before;
+  const std::size_t from = at + before.size();
+  return text.replace(from, text.find('"', from) - from, value);
+}
+
+TEST(RunOutput, CasesOfAnotherMachineOrBuildAreNotResumed) {
+  const ScratchFolder folder;
+  const std::string journal = folder.file("cases.journal");
+  const std::vector<std::string> args =
+      small_run({"--batch-sizes", "1", "--schemes", "fp8", "-o", "jsonl"});
+  const auto with = [&](const std::string& flag) {
+    std::vector<std::string> more = args;
+    more.insert(more.end(), {flag, journal});
+    return run_command(more);
+  };
+  ASSERT_EQ(with("--journal").exit_code, 0);
+  const std::string own = read_text(journal);
+  const std::pair<const char*, const char*> changes[] = {
+      {"\"cpu.model\":\"", "cpu.model was 'Other', here it is '"},
+      {"\"cpu.threads\":\"", "cpu.threads was 'Other', here it is '"},
+      {"\"build.commit\":\"", "build.commit was 'Other', here it is '"},
+      {"\"kernel_detail\":\"", "/cpu_moe_fp8 was measured with 'Other', here it is '"}};
+  for (const auto& [before, expected] : changes) {
+    const std::string other = with_other_value(own, before, "Other");
+    std::ofstream(journal) << other;
+    const CommandResult resumed = with("--resume");
+    EXPECT_EQ(resumed.exit_code, 2);
+    EXPECT_EQ(resumed.out, "");
+    EXPECT_EQ(lines_of(resumed.err).size(), 1U) << resumed.err;
+    EXPECT_THAT(resumed.err, AllOf(HasSubstr(journal), HasSubstr(expected)));
+    EXPECT_EQ(read_text(journal), other);
+  }
+  // Nor are new cases appended to those of another machine.
+  std::ofstream(journal) << with_other_value(own, "\"cpu.model\":\"", "Other");
+  const CommandResult appended = with("--journal");
+  EXPECT_EQ(appended.exit_code, 2);
+  EXPECT_THAT(appended.err, HasSubstr("cpu.model was 'Other'"));
+}
+
+TEST(RunOutput, AJournalThatNamesNoMachineIsResumedWithAWarning) {
+  const ScratchFolder folder;
+  const std::string journal = folder.file("cases.journal");
+  const std::vector<std::string> args = {"--batch-sizes", "1", "--schemes", "fp8", "-o", "jsonl"};
+  const auto with = [&](const std::string& flag) {
+    std::vector<std::string> more = args;
+    more.insert(more.end(), {flag, journal});
+    return run_command(small_run(more));
+  };
+  ASSERT_EQ(with("--journal").exit_code, 0);
+  const std::string own = read_text(journal);
+  std::ofstream(journal) << "{\"schema_version\":1,\"tool\":\"moebench\"}\n"
+                         << own.substr(own.find('\n') + 1);
+  const CommandResult resumed = with("--resume");
+  EXPECT_EQ(resumed.exit_code, 0) << resumed.err;
+  EXPECT_THAT(resumed.err,
+              AllOf(HasSubstr("does not say what machine"), HasSubstr("note: cases taken from ")));
 }
 
 TEST(RunOutput, ResumeSkipsFinishedCasesAndGoesOnInTheJournal) {

@@ -40,6 +40,19 @@ TEST(FingerprintTest, HasItsKeysInOrder) {
                   "build.thread_library", "build.cuda"));
 }
 
+TEST(FingerprintTest, ComparableFactsAreTheCpuAndTheBuild) {
+  std::vector<std::string> keys;
+  for (const auto& [key, value] : comparable_facts()) {
+    keys.push_back(key);
+    EXPECT_EQ(value, value_of(key)) << key;
+  }
+  EXPECT_THAT(keys,
+              ElementsAre("cpu.model", "cpu.vendor", "cpu.architecture", "cpu.family",
+                          "cpu.model_number", "cpu.stepping", "cpu.threads", "cpu.quota", "cpu.isa",
+                          "build.version", "build.commit", "build.compiler", "build.flags",
+                          "build.type", "build.sanitizers", "build.thread_library", "build.cuda"));
+}
+
 TEST(FingerprintTest, EveryValueIsOneNonEmptyLine) {
   for (const auto& [key, value] : fingerprint()) {
     EXPECT_NE(value, "") << key;

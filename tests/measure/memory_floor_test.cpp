@@ -111,6 +111,20 @@ TEST(HostRatesTest, AReadingIsNearTheRatesAtStart) {
   EXPECT_LT(std::abs(std::log(reading.flops_per_s / start.flops_per_s)), std::log(4.0));
 }
 
+TEST(HostRatesTest, CanBeEndedBetweenAnyTwoPasses) {
+  struct Ended {};
+  // Writing, each read loop, one more pass of the fastest, three of the multiply-adds at least.
+  const int least = 1 + static_cast<int>(read_kernels().size()) + 1 + 3;
+  for (const int end_at : {1, 2, least - 4, least}) {
+    int asked = 0;
+    const auto end_there = [&] {
+      if (++asked == end_at) throw Ended{};
+    };
+    EXPECT_THROW(HostRates(1, kTestBuffer, end_there), Ended) << end_at;
+    EXPECT_EQ(asked, end_at);
+  }
+}
+
 TEST(HostRatesTest, WithoutMemoryOnlyMultiplyAddsAreRead) {
   HostRates rates(1, kTestBuffer);
   EXPECT_EQ(rates.held_bytes(), rates.at_start().buffer_bytes);

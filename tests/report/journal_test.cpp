@@ -79,6 +79,55 @@ TEST_F(JournalFile, GoesOnInAnEarlierJournal) {
   EXPECT_EQ(read_journal(path_).results.size(), 2U);
 }
 
+const JournalMachine kMachine = {{"cpu.model", "\"Fast\" CPU"}, {"build.commit", "abc"}};
+
+TEST_F(JournalFile, NamesTheMachineOfItsCases) {
+  Journal(path_, kMachine).append(numbered(0));
+  Journal(path_, kMachine).append(numbered(1));
+  const JournalContent read = read_journal(path_);
+  EXPECT_EQ(read.machine, kMachine);
+  EXPECT_EQ(read.results.size(), 2U);
+}
+
+TEST_F(JournalFile, RefusesCasesOfAnotherMachine) {
+  Journal(path_, kMachine).append(numbered(0));
+  const std::string before = content();
+  const JournalMachine other = {{"cpu.model", "Slow CPU\n"}, {"build.commit", "abd"}};
+  try {
+    Journal journal(path_, other);
+    FAIL() << "accepted";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::kBadInput);
+    EXPECT_THAT(error.what(), HasSubstr("cpu.model was '\"Fast\" CPU', here it is 'Slow CPU\\x0a' "
+                                        "(1 more differ)"));
+  }
+  EXPECT_EQ(content(), before);
+}
+
+TEST_F(JournalFile, AFactThatOnlyOneSideKnowsIsNoDifference) {
+  require_same_machine(path_, {}, kMachine);
+  require_same_machine(path_, {{"cpu.colour", "green"}, {"build.commit", "abc"}}, kMachine);
+}
+
+TEST_F(JournalFile, ADamagedMachineIsRefused) {
+  for (const char* machine : {"1", "[\"a\"]", R"({"cpu.model":1})"}) {
+    write(fmt::format("{{\"schema_version\":1,\"tool\":\"moebench\",\"machine\":{}}}\n", machine));
+    EXPECT_THAT(refusal(), HasSubstr("line 1: field 'machine' is no object of strings")) << machine;
+  }
+}
+
+TEST_F(JournalFile, AHeaderThatIsCutOffHoldsNothing) {
+  { const Journal journal(path_, kMachine); }
+  const std::string whole = content();
+  for (std::size_t length = 1; length < whole.size(); ++length) {
+    write(whole.substr(0, length));
+    ASSERT_TRUE(read_journal(path_).results.empty()) << "cut at " << length;
+    Journal(path_, kMachine).append(numbered(0));
+    ASSERT_EQ(read_journal(path_).machine, kMachine) << "cut at " << length;
+    ASSERT_EQ(read_journal(path_).results.size(), 1U) << "cut at " << length;
+  }
+}
+
 TEST_F(JournalFile, LeavesForeignFilesUntouched) {
   for (const char* foreign :
        {"my notes", "my notes\n", "{}\n", "{\"tool\":\"other\",\"schema_version\":1}\n",

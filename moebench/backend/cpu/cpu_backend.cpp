@@ -126,7 +126,7 @@ std::unique_ptr<Backend> make_cpu_backend(const BackendOptions& options) {
          kMaxThreads);
   }
   std::string forced = options.forced_isa;
-  std::string_view source = "forced ISA";
+  std::string source = options.isa_source;
   const char* variable = std::getenv("MOEBENCH_ISA");
   if (forced.empty() && variable != nullptr) {
     forced = variable;
