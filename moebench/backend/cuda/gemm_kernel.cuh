@@ -40,7 +40,7 @@ class Consumer {
         multiply_one_of<16, 48, 64, 72, 80>(tile);
       }
     }
-    if constexpr (kHasFinishers<kind, projection>) {
+    if constexpr (has_finishers(kind, projection)) {
       ptx::named_barrier(kC1Free, kC1Threads);
       c1_is_of(-1);
     }
@@ -84,7 +84,7 @@ class Consumer {
       return;
     }
     add_sums<N>(tile, sums);
-    if constexpr (kHasFinishers<kind, projection>) {
+    if constexpr (has_finishers(kind, projection)) {
       leave_c1<N>(tile, sums);
     } else if constexpr (projection == Projection::kGateUp) {
       finish_gate_up<N>(tile, sums);
@@ -589,7 +589,7 @@ template <WeightKind kind, HalfType type, Projection projection, GemmTiles tiles
 __global__ void __launch_bounds__(kGemmThreads, 1)
     grouped_gemm(const __grid_constant__ GemmArgs args) {
   constexpr int kTeamBlocks = team_blocks(tiles);
-  constexpr bool kWithFinishers = kHasFinishers<kind, projection>;
+  constexpr bool kWithFinishers = has_finishers(kind, projection);
   std::uint8_t* const shared = ptx::dynamic_shared();
   const std::uint32_t base = ptx::shared_address(shared);
   const std::uint32_t aligned = (base + 1023) / 1024 * 1024;

@@ -15,9 +15,9 @@ inline constexpr int kConsumerWarps = kConsumerThreads / 32;
 inline constexpr int kGemmThreads = kConsumerThreads + kWarpgroupThreads;
 inline constexpr int kMaxStages = 12;
 /// Whether two warps beside the producers, finishers, compute and store what GEMM1 gives.
-template <WeightKind kind, Projection projection>
-inline constexpr bool kHasFinishers =
-    kind == WeightKind::kNvfp4&& projection == Projection::kGateUp;
+MOEBENCH_HOST_DEVICE constexpr bool has_finishers(WeightKind kind, Projection projection) {
+  return kind == WeightKind::kNvfp4 && projection == Projection::kGateUp;
+}
 /// Consumers get more than a thread starts with, and the producers give up as many: what is asked
 /// for beyond what the block came with is waited for, without end.
 inline constexpr int kEntryRegisters = 65536 / kGemmThreads / 8 * 8;
