@@ -1,9 +1,9 @@
 // The grouped GEMM kernel: one persistent thread block per multiprocessor, alone or in teams of two
-// that share their tokens. In each a producer thread that
-// streams weights and tokens into a ring of shared memory, and two warpgroups, each of which
-// multiplies two 64-row blocks of the weights with the same tile of tokens: while the tensor cores
-// work on one block, the other is expanded to 16 bits in registers, right before the multiplication
-// that consumes it.
+// that share their tokens. In each two producer threads stream weights and tokens into a ring of
+// shared memory, and two warpgroups, the consumers, each multiply two 64-row blocks of the weights
+// with the same tile of tokens: while the tensor cores work on one block, the other is expanded to
+// 16 bits in registers, right before the multiplication that consumes it. In NVFP4's GEMM1 two more
+// warps, the finishers, make GEMM2's operand of the sums.
 #pragma once
 
 #include <type_traits>
